@@ -1,0 +1,6 @@
+//! peerd: private networks for containers, in userspace.
+//!
+//! The rooms and which may use which are drawn in `docs/architecture.md`; `tests/tidy.rs` holds the code to it.
+
+pub mod membership;
+pub mod model;
