@@ -1,1 +1,4 @@
-//! The shell.
+//! The shell: it wires the machines to sockets, clocks and devices.
+
+pub mod config;
+pub mod quic;
