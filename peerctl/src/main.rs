@@ -17,9 +17,7 @@ use cli::{Cli, Verb};
 
 fn main() -> ExitCode {
     // Helpers that must be single-threaded are this program, called again.
-    if let Some(code) = peerd::sys::helper::run_if_asked() {
-        return code;
-    }
+    peerd::sys::helper::run_if_asked();
     let called_as = std::env::args_os().next();
     if called_as.as_deref().and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("peerd")) {
         return peerd::daemon::main(&peerd::daemon::config::Args::parse());

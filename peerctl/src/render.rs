@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-use peerd::control::{
-    ContainerRow, DropRow, NetworkDetail, NetworkRow, NodeRow, Status,
-};
+use peerd::control::{ContainerRow, DropRow, NetworkDetail, NetworkRow, NodeRow, Status};
 
 use crate::cli::Color;
 
@@ -99,9 +97,10 @@ pub fn network(detail: &NetworkDetail) -> String {
     out.push('\n');
     out.push_str(&table(
         ["NODE", "ROLE", "ADDRESSES"],
-        detail.grants.iter().map(|g| {
-            [g.name.clone().unwrap_or_else(|| g.node.clone()), g.role.clone(), g.addresses.to_string()]
-        }),
+        detail
+            .grants
+            .iter()
+            .map(|g| [g.name.clone().unwrap_or_else(|| g.node.clone()), g.role.clone(), g.addresses.to_string()]),
     ));
     if !detail.apps.is_empty() {
         out.push('\n');
@@ -130,7 +129,15 @@ pub fn containers(rows: &[ContainerRow]) -> String {
         rows.iter().map(|row| {
             let name = format!("{}.{}.{}", row.number, row.kind, row.app);
             let version = or_dash(row.version.as_deref());
-            [row.id.clone(), row.network.clone(), row.address.clone(), name, row.node.clone(), version, row.state.clone()]
+            [
+                row.id.clone(),
+                row.network.clone(),
+                row.address.clone(),
+                name,
+                row.node.clone(),
+                version,
+                row.state.clone(),
+            ]
         }),
     )
 }
@@ -183,7 +190,12 @@ pub fn status(status: &Status, paint: Paint) -> String {
     }
     for row in &status.health {
         let severity = if row.severity == "error" { paint.bad("error") } else { paint.bold(&row.severity) };
-        let _ = writeln!(out, "health: {severity}: {}\n  {}", printable(&row.message), paint.dim(&format!("try: {}", row.hint)));
+        let _ = writeln!(
+            out,
+            "health: {severity}: {}\n  {}",
+            printable(&row.message),
+            paint.dim(&format!("try: {}", row.hint))
+        );
     }
     out
 }

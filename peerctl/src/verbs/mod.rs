@@ -163,7 +163,9 @@ impl Session {
                     format!("{}\n", created.id)
                 })
             }
-            Network::Ls => self.show("network.ls", &Request::NetworkLs, |rows: &Vec<NetworkRow>| render::networks(rows)),
+            Network::Ls => {
+                self.show("network.ls", &Request::NetworkLs, |rows: &Vec<NetworkRow>| render::networks(rows))
+            }
             Network::Inspect { network } => {
                 self.show("network.inspect", &Request::NetworkInspect { network }, |detail: &NetworkDetail| {
                     render::network(detail)
