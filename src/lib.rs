@@ -4,3 +4,5 @@
 
 pub mod membership;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod sys;
