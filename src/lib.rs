@@ -8,3 +8,5 @@ pub mod daemon;
 pub mod dns;
 pub mod membership;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod sys;
