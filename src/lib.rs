@@ -2,5 +2,6 @@
 //!
 //! The rooms and which may use which are drawn in `docs/architecture.md`; `tests/tidy.rs` holds the code to it.
 
+pub mod gossip;
 pub mod membership;
 pub mod model;
