@@ -6,6 +6,7 @@ pub mod control;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod dns;
+pub mod gossip;
 pub mod membership;
 pub mod model;
 #[cfg(feature = "daemon")]

@@ -19,6 +19,6 @@ pub mod sandbox;
 pub mod socket;
 pub mod store;
 pub mod tun;
-mod userns;
+pub mod userns;
 
 pub use os_error::OsError;
