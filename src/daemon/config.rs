@@ -7,6 +7,7 @@ use clap::Parser;
 use serde::Deserialize;
 
 use crate::model::Label;
+use crate::sys::socket::DefaultPaths;
 
 /// What `--print-default-config` prints: every setting with its unit, range and effect.
 pub const DEFAULT_CONFIG: &str = r#"# peerd's settings. A flag goes before the environment (PEERD_NAME, ...), that before this file.
@@ -90,8 +91,6 @@ pub enum ConfigError {
     UnknownKey { path: PathBuf, key: String },
     #[error("the name {0:?} cannot be a node's: {1}")]
     Name(String, crate::model::LabelError),
-    #[error("there is no home folder to keep the state in: give --state-dir")]
-    NoStateDir,
 }
 
 fn did_you_mean(key: &str) -> String {
@@ -104,27 +103,20 @@ fn did_you_mean(key: &str) -> String {
 
 impl Config {
     /// The settings that follow from flags and environment (`args`), the file that they name, and the defaults.
-    pub fn load(args: &Args, defaults: Defaults) -> Result<Self, ConfigError> {
+    pub fn load(args: &Args, defaults: DefaultPaths) -> Result<Self, ConfigError> {
         let file = match &args.config {
             Some(path) => read(path)?,
             None => File::default(),
         };
         let name = args.name.clone().or(file.name).map(|name| name.parse().map_err(|e| ConfigError::Name(name, e)));
         Ok(Self {
-            state_dir: args.state_dir.clone().or(file.state_dir).or(defaults.state_dir).ok_or(ConfigError::NoStateDir)?,
+            state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or(defaults.state_dir),
             socket: args.socket.clone().or(file.socket).unwrap_or(defaults.socket),
             listen: args.listen.or(file.listen).unwrap_or_else(|| "[::]:51790".parse().expect("an address")),
             name: name.transpose()?,
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
-}
-
-/// The defaults that depend on who runs the node.
-#[derive(Debug, Clone)]
-pub struct Defaults {
-    pub state_dir: Option<PathBuf>,
-    pub socket: PathBuf,
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -152,7 +144,7 @@ mod tests {
         }
         words.extend(flags.iter().map(|s| (*s).to_owned()));
         let args = Args::try_parse_from(words).expect("flags");
-        Config::load(&args, Defaults { state_dir: Some("/s".into()), socket: "/r/p.sock".into() })
+        Config::load(&args, DefaultPaths { state_dir: "/s".into(), socket: "/r/p.sock".into() })
     }
 
     #[test]
