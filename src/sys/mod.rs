@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod os_error;
 pub mod process;
+pub mod random;
 pub mod resolv;
 pub mod sandbox;
 pub mod socket;
