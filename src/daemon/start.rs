@@ -140,7 +140,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         commands,
     });
     verbs::adopt(&node, remembered).await;
-    let listener = socket::bind(&config.socket).map_err(|error| {
+    let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
         cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
     })?;
@@ -150,7 +150,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         let node = node.clone();
         async move { verbs::detach_gone(&node).await }
     });
-    let serving = tokio::spawn(control::serve(listener.into_tokio().map_err(|e| failed(&e, "--socket"))?, node.clone()));
+    let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
+    let serving = tokio::spawn(control::serve(listener, node.clone()));
     tracing::info!(node = %id, %listen, socket = %config.socket.display(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -163,7 +164,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     sweeping.abort();
     serving.abort();
-    let _ = std::fs::remove_file(&config.socket);
+    drop(socket_file);
     engine.abort();
     data.shutdown().await;
     Ok(())
