@@ -18,9 +18,8 @@ use crate::gossip::{AttachSpec, Done, OperationError, Space};
 use crate::membership::Container;
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
-use crate::sys::resolv::{self, Installed};
 use crate::sys::tun::{self, Tun, TunSpec};
-use crate::sys::{clock, random};
+use crate::sys::{clock, random, resolv};
 
 /// How often namespaces are looked at to see whether they are still there.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -166,17 +165,10 @@ async fn plug(
         app: container.app.clone(),
         version: container.version.clone(),
     };
-    let (resolv, warning) = match resolv::install(&netns.path()) {
-        Installed::Written(_) => (Some(netns.path()), None),
-        // Such a namespace has no folder of its own below /etc/netns; `run` brings its own resolv.conf.
-        Installed::NotNamed => (None, None),
-        Installed::Foreign(path) => {
-            let message = format!("{} is somebody else's and stays: names are not set up by peerd", path.display());
-            (None, Some(message))
-        }
-        Installed::Impossible { path, source } => {
-            (None, Some(format!("{} cannot be written ({source}): names are not set up", path.display())))
-        }
+    // A namespace without a name has no file of its own; `run` brings one along.
+    let (resolv, warning) = match resolv::provide(&netns.path()) {
+        Ok(path) => (path, None),
+        Err(error) => (None, Some(format!("names are not set up in the container: {}", with_causes(&error)))),
     };
     let local = Local {
         id: container.id,
@@ -217,10 +209,10 @@ async fn unpublish(node: &Node, id: AttachmentId) {
 async fn unplug_device(local: &Local) {
     let local = local.clone();
     blocking(move || {
-        if let Some(netns) = &local.resolv
-            && let Err(error) = resolv::remove(netns)
+        if let Some(path) = &local.resolv
+            && let Err(error) = resolv::withdraw(path)
         {
-            tracing::warn!(netns = %netns.display(), %error, "a resolv.conf of ours stays");
+            tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
         }
         let Ok(netns) = Netns::reopen(&local.anchor) else { return };
         if let Err(error) = tun::detach_tun(&netns, &local.ifname) {

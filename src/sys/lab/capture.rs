@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use memchr::memmem::Finder;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use socket2::{Domain, Socket, Type};
 
@@ -87,13 +88,14 @@ impl Drop for Capture {
 
 /// Counts until told to stop, and then what is still queued.
 fn listen(socket: &Socket, stop: BorrowedFd<'_>, canaries: &[Vec<u8>], captured: &Mutex<Captured>) -> io::Result<()> {
+    let finders: Vec<_> = canaries.iter().map(Finder::new).collect();
     let mut frame = vec![0; FRAME_LEN_MAX];
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
         let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&LIFETIME)))?;
         let stopping = ready == 0 || fds[1].revents().contains(PollFlags::IN);
         while let Ok((len, _)) = rustix::net::recv(socket, &mut frame[..], rustix::net::RecvFlags::DONTWAIT) {
-            lock(captured).count(&frame[..len.min(FRAME_LEN_MAX)], canaries);
+            lock(captured).count(&frame[..len.min(FRAME_LEN_MAX)], &finders);
         }
         if stopping {
             lock(captured).missed = missed(socket)?;
@@ -103,11 +105,11 @@ fn listen(socket: &Socket, stop: BorrowedFd<'_>, canaries: &[Vec<u8>], captured:
 }
 
 impl Captured {
-    fn count(&mut self, frame: &[u8], canaries: &[Vec<u8>]) {
+    fn count(&mut self, frame: &[u8], finders: &[Finder<'_>]) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
-        for (count, canary) in self.canary_frames.iter_mut().zip(canaries) {
-            *count += u64::from(!canary.is_empty() && frame.windows(canary.len()).any(|window| window == canary));
+        for (count, finder) in self.canary_frames.iter_mut().zip(finders) {
+            *count += u64::from(finder.find(frame).is_some());
         }
         if frame.len() > 200 && self.samples.len() < SAMPLE_COUNT_MAX {
             self.samples.push(frame[..frame.len().min(SAMPLE_LEN_MAX)].to_vec());
