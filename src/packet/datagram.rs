@@ -33,9 +33,11 @@ impl Class {
 pub fn runs<'a>(batch: Batch<'a>) -> impl Iterator<Item = (Class, Batch<'a>)> {
     let (count, mut first) = (batch.count(), 0);
     std::iter::from_fn(move || {
-        let rest = batch.slice(first, count);
-        let mut classes = rest.iter().map(Class::of);
-        let class = classes.next().filter(|_| first < count)?;
+        if first == count {
+            return None;
+        }
+        let mut classes = batch.slice(first, count).iter().map(Class::of);
+        let class = classes.next()?;
         let end = first + 1 + classes.take_while(|next| *next == class).count();
         let run = batch.slice(first, end);
         first = end;

@@ -212,6 +212,7 @@ mod tests {
         let mut bytes = vec![0; total];
         ipv4::write_header(&mut bytes, HOSTS.0, HOSTS.1, protocol, total);
         bytes[4..6].copy_from_slice(&0xfffeu16.to_be_bytes());
+        ipv4::refresh_checksum(&mut bytes[..20]);
         if protocol == Protocol::Tcp {
             bytes[24..28].copy_from_slice(&u32::MAX.to_be_bytes());
             bytes[32] = (transport_len as u8 / 4) << 4;
