@@ -5,3 +5,4 @@
 pub mod membership;
 pub mod model;
 pub mod packet;
+pub mod router;

@@ -41,6 +41,11 @@ impl<'a> Gather<'a> {
         self.len() == 0
     }
 
+    /// The first piece.
+    pub(crate) fn first(&self) -> &'a [u8] {
+        self.pieces.first().map_or(&[], |piece| &self.arena[piece.start as usize..piece.end as usize])
+    }
+
     /// The packet in one piece.
     pub fn to_vec(&self) -> Vec<u8> {
         self.pieces().flatten().copied().collect()

@@ -64,12 +64,42 @@ impl<'a> Superpacket<'a> {
         Ipv4View::parse(self.bytes)
     }
 
+    /// Checks that the undone work fits the packet, and returns the length of the longest segment.
+    pub fn check(&self) -> Result<usize, SplitError> {
+        let (headers_len, segment_len, total) = self.measure()?;
+        Ok(total.min(headers_len + segment_len))
+    }
+
     /// The segments with complete headers and checksums.
-    pub fn segments(self) -> Result<Segments<'a>, SplitError> {
+    pub fn segments(&mut self) -> Result<Segments<'_>, SplitError> {
+        let (headers_len, segment_len, total) = self.measure()?;
+        let bytes = &mut self.bytes[..total];
+        if self.offload.gso == Gso::None {
+            if let Some((start, offset)) = self.offload.checksum {
+                complete_checksum(bytes, usize::from(start), usize::from(offset));
+            }
+            return Ok(Segments { bytes, cut: None, next: 0, count: 1 });
+        }
+        let mut template = [0; HEADERS_LEN_MAX];
+        template[..headers_len].copy_from_slice(&bytes[..headers_len]);
+        let (ip_len, protocol) = (usize::from(bytes[0] & 0x0f) * 4, bytes[9].into());
+        let count = (total - headers_len).div_ceil(segment_len).max(1);
+        Ok(Segments { bytes, cut: Some(Cut { template, ip_len, headers_len, segment_len, protocol }), next: 0, count })
+    }
+
+    /// The lengths of the headers, of a segment's payload and of the whole packet. A packet that is not to be cut has no
+    /// headers here.
+    fn measure(&self) -> Result<(usize, usize, usize), SplitError> {
         let view = Ipv4View::parse(self.bytes)?;
         let (ip_len, total, protocol) = (view.header().len(), view.total_len(), view.protocol());
+        if let Some((start, offset)) = self.offload.checksum {
+            // The place is the sender's claim, and the IP header has been checked already: it must stay as it is.
+            if usize::from(start) < ip_len || usize::from(start) + usize::from(offset) + 2 > total {
+                return Err(SplitError::Checksum);
+            }
+        }
         let (headers_len, segment_len) = match self.offload.gso {
-            Gso::None => return self.single(ip_len, total),
+            Gso::None => return Ok((0, total, total)),
             Gso::Other(kind) => return Err(SplitError::Kind(kind)),
             _ if view.is_fragment() => return Err(SplitError::Transport),
             Gso::Tcp { segment_bytes, .. } => {
@@ -90,31 +120,15 @@ impl<'a> Superpacket<'a> {
         if segment_len == 0 {
             return Err(SplitError::SegmentLength);
         }
-        let mut template = [0; HEADERS_LEN_MAX];
-        template[..headers_len].copy_from_slice(&self.bytes[..headers_len]);
-        Ok(Segments {
-            bytes: &mut self.bytes[..total],
-            cut: Some(Cut { template, ip_len, headers_len, segment_len, protocol }),
-            next: 0,
-            count: (total - headers_len).div_ceil(segment_len).max(1),
-        })
+        Ok((headers_len, segment_len, total))
     }
+}
 
-    /// A packet that is not to be cut, with its checksum completed.
-    fn single(self, ip_len: usize, total: usize) -> Result<Segments<'a>, SplitError> {
-        let bytes = &mut self.bytes[..total];
-        if let Some((start, offset)) = self.offload.checksum {
-            let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
-            // The place is the sender's claim, and the IP header has been checked already: it must stay as it is.
-            if start < ip_len || at + 2 > total {
-                return Err(SplitError::Checksum);
-            }
-            let sum = Sum::default().add(&bytes[start..]).finish();
-            let udp = bytes[9] == u8::from(Protocol::Udp);
-            bytes[at..at + 2].copy_from_slice(&if udp && sum == [0, 0] { [0xff, 0xff] } else { sum });
-        }
-        Ok(Segments { bytes, cut: None, next: 0, count: 1 })
-    }
+/// Computes the sum over what begins at `start`, whose field at `offset` holds the pseudo header's sum already.
+fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
+    let sum = Sum::default().add(&packet[start..]).finish();
+    let udp = packet[9] == u8::from(Protocol::Udp);
+    packet[start + offset..][..2].copy_from_slice(&if udp && sum == [0, 0] { [0xff, 0xff] } else { sum });
 }
 
 /// The segments of a superpacket, one at a time.
@@ -140,14 +154,6 @@ impl Segments<'_> {
     /// How many segments there are in all.
     pub fn count(&self) -> usize {
         self.count
-    }
-
-    /// The length of the longest segment with its headers.
-    pub fn len_max(&self) -> usize {
-        match &self.cut {
-            Some(cut) => self.bytes.len().min(cut.headers_len + cut.segment_len),
-            None => self.bytes.len(),
-        }
     }
 
     /// The next segment. It overwrites the end of the one before.
@@ -225,13 +231,15 @@ mod tests {
 
     fn cut(bytes: &mut [u8], gso: Gso) -> Result<Vec<Vec<u8>>, SplitError> {
         let offload = Offload { gso, checksum: None, headers_len: 0 };
-        let mut segments = Superpacket::new(offload, bytes).segments()?;
+        let mut packet = Superpacket::new(offload, bytes);
+        let longest = packet.check()?;
+        let mut segments = packet.segments()?;
         let mut all = Vec::new();
-        let (count, len_max) = (segments.count(), segments.len_max());
+        let count = segments.count();
         while let Some(segment) = segments.next() {
             all.push(segment.to_vec());
         }
-        assert_eq!((all.len(), all.iter().map(Vec::len).max()), (count, Some(len_max)));
+        assert_eq!((all.len(), all.iter().map(Vec::len).max()), (count, Some(longest)));
         Ok(all)
     }
 
@@ -270,7 +278,8 @@ mod tests {
         bytes[24..26].copy_from_slice(&39u16.to_be_bytes());
         bytes[26..28].copy_from_slice(&partial);
         let offload = Offload { gso: Gso::None, checksum: Some((20, 6)), headers_len: 28 };
-        let mut segments = Superpacket::new(offload, &mut bytes).segments().expect("a packet");
+        let mut packet = Superpacket::new(offload, &mut bytes);
+        let mut segments = packet.segments().expect("a packet");
         assert!(checksum_holds(segments.next().expect("one")));
         assert_eq!(segments.next(), None);
     }
@@ -332,7 +341,8 @@ mod tests {
                 bytes[9] = if bytes[9] & 1 == 0 { 6 } else { 17 };
             }
             let addresses = bytes.get(12..20).map(<[u8]>::to_vec);
-            if let Ok(mut segments) = Superpacket::new(Offload::decode(&header), &mut bytes).segments() {
+            let mut packet = Superpacket::new(Offload::decode(&header), &mut bytes);
+            if let Ok(mut segments) = packet.segments() {
                 while let Some(segment) = segments.next() {
                     prop_assert_eq!(Some(&segment[12..20]), addresses.as_deref());
                 }
