@@ -6,3 +6,5 @@ pub mod membership;
 pub mod model;
 pub mod packet;
 pub mod router;
+#[cfg(feature = "daemon")]
+pub mod sys;
