@@ -13,3 +13,8 @@ pub fn now() -> Instant {
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+/// The wall clock as Unix time in seconds; 0 before 1970.
+pub fn unix_s() -> u64 {
+    wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
