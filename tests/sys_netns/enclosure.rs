@@ -1,10 +1,14 @@
 //! The enclosure itself, seen from outside.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode};
 
+use peerd::sys::cred::is_root;
 use peerd::sys::lab::{EncloseError, Enclosure};
-use peerd::sys::sandbox::UserNamespace;
+use peerd::sys::netns::{Netns, NetnsError};
+use peerd::sys::sandbox::{Sandbox, SandboxSpec, UserNamespace};
+use peerd::sys::tun::{TunError, TunSpec, adopt_tun, attach_tun};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{eventually, part};
@@ -12,6 +16,7 @@ use crate::{eventually, part};
 pub const TESTS: &[(&str, fn(UserNamespace))] = &[
     ("an_enclosure_hands_out_its_commands_exit_code", exit_code),
     ("everything_in_an_enclosure_ends_with_it", ends_whole),
+    ("a_user_without_rights_attaches_its_own_namespaces_and_no_others", without_rights),
 ];
 
 fn exit_code(user_namespace: UserNamespace) {
@@ -37,6 +42,22 @@ fn ends_whole(user_namespace: UserNamespace) {
     eventually("the grandchild", || !is_free());
     drop(enclosure);
     eventually("the grandchild's end", is_free);
+}
+
+fn without_rights(_: UserNamespace) {
+    let spec = TunSpec { ifname: "peerd0".into(), address: Ipv4Addr::new(10, 240, 0, 5), mtu_bytes: 1408 };
+    let command = vec!["sh".into(), "-c".into(), "grep -q peerd0 /proc/net/dev".into()];
+    let mut sandbox = Sandbox::spawn(&SandboxSpec { command, user_namespace: UserNamespace::New }).unwrap();
+    let netns = sandbox.netns().unwrap();
+    drop(attach_tun(&netns, &spec).unwrap());
+    drop(adopt_tun(&netns, &spec).unwrap());
+    sandbox.start(&[]).unwrap();
+    assert_eq!(sandbox.wait().unwrap(), 0);
+    if !is_root() {
+        let error = attach_tun(&Netns::current().unwrap(), &spec).unwrap_err();
+        assert!(matches!(error, TunError::Forbidden(_)), "{error:?}");
+        assert!(matches!(Netns::of_pid(1), Err(NetnsError::Forbidden { .. })));
+    }
 }
 
 /// The first process of an enclosure: leaves a child that holds a lock, in a session of its own so that no terminal

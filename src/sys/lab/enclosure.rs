@@ -8,7 +8,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -159,7 +158,7 @@ fn become_command(asked: &mut Asked) -> EncloseError {
     if let Some(stdin) = asked.fds.pop() {
         command.stdin(Stdio::from(stdin));
     }
-    EncloseError::Command { command: program.to_string_lossy().into_owned(), source: command.exec().into() }
+    EncloseError::Command { command: program.to_string_lossy().into_owned(), source: process::exec(&mut command) }
 }
 
 /// After every change of credentials, which clears it. That the parent died before shows on the socket.
