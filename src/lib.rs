@@ -6,5 +6,8 @@ pub mod control;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod dns;
+pub mod gossip;
 pub mod membership;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod sys;

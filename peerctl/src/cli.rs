@@ -111,6 +111,9 @@ pub enum Verb {
     },
     /// Print the version
     Version,
+    /// Be a container of the demo
+    #[command(hide = true)]
+    DemoPart { page: String },
     /// Be the daemon
     #[command(hide = true)]
     Daemon(peerd::daemon::config::Args),
@@ -243,6 +246,9 @@ pub struct Demo {
     /// Leave it running until interrupted, and say how to drive it
     #[arg(long)]
     pub keep: bool,
+    /// Play it here, in an enclosure that is there already
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    pub inside: Option<PathBuf>,
 }
 
 #[cfg(test)]

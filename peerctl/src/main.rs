@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod demo;
 mod render;
 mod verbs;
 
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
     };
     match cli.verb {
         Verb::Daemon(args) => peerd::daemon::main(&args),
+        Verb::Demo(demo) => finish(demo::run(&demo, cli.global.json, render::Paint::new(cli.global.color))),
+        Verb::DemoPart { page } => finish(demo::play(page).map(|()| 0).map_err(|error| {
+            Failure::new(ExitStatus::Failure, "a container of the demo ended", format_args!("{error:#}"), "peerctl demo")
+        })),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "peerctl", &mut script);

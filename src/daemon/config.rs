@@ -90,8 +90,6 @@ pub enum ConfigError {
     UnknownKey { path: PathBuf, key: String },
     #[error("the name {0:?} cannot be a node's: {1}")]
     Name(String, crate::model::LabelError),
-    #[error("there is no home folder to keep the state in: give --state-dir")]
-    NoStateDir,
 }
 
 fn did_you_mean(key: &str) -> String {
@@ -111,7 +109,7 @@ impl Config {
         };
         let name = args.name.clone().or(file.name).map(|name| name.parse().map_err(|e| ConfigError::Name(name, e)));
         Ok(Self {
-            state_dir: args.state_dir.clone().or(file.state_dir).or(defaults.state_dir).ok_or(ConfigError::NoStateDir)?,
+            state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or(defaults.state_dir),
             socket: args.socket.clone().or(file.socket).unwrap_or(defaults.socket),
             listen: args.listen.or(file.listen).unwrap_or_else(|| "[::]:51790".parse().expect("an address")),
             name: name.transpose()?,
@@ -123,7 +121,7 @@ impl Config {
 /// The defaults that depend on who runs the node.
 #[derive(Debug, Clone)]
 pub struct Defaults {
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: PathBuf,
     pub socket: PathBuf,
 }
 
@@ -152,7 +150,7 @@ mod tests {
         }
         words.extend(flags.iter().map(|s| (*s).to_owned()));
         let args = Args::try_parse_from(words).expect("flags");
-        Config::load(&args, Defaults { state_dir: Some("/s".into()), socket: "/r/p.sock".into() })
+        Config::load(&args, Defaults { state_dir: "/s".into(), socket: "/r/p.sock".into() })
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::Label;
-use crate::sys::netns::Netns;
 use crate::sys::store::StateDir;
 use crate::sys::{clock, interfaces, random, socket};
 
@@ -113,7 +112,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 
     let endpoint = Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
-    let gossip_config = gossip::Config { name: name.clone(), endpoints: endpoints(config.listen, listen.port()) };
+    let gossip_config = gossip::Config { name, endpoints: endpoints(config.listen, listen.port()) };
     let id = identity.node();
     let gossip =
         Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(|error| {
@@ -128,10 +127,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 
     let node = Arc::new(Node {
         id,
-        name,
         listen,
         state_dir: config.state_dir.clone(),
-        own_netns: Netns::current().map_err(|error| failed(&error, "is /proc mounted?"))?.id(),
         started: clock::now(),
         data: data.clone(),
         facts,
@@ -140,7 +137,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         commands,
     });
     verbs::adopt(&node, remembered).await;
-    let listener = socket::bind(&config.socket).map_err(|error| {
+    let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
         cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
     })?;
@@ -150,7 +147,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         let node = node.clone();
         async move { verbs::detach_gone(&node).await }
     });
-    let serving = tokio::spawn(control::serve(listener.into_tokio().map_err(|e| failed(&e, "--socket"))?, node.clone()));
+    let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
+    let serving = tokio::spawn(control::serve(listener, node.clone()));
     tracing::info!(node = %id, %listen, socket = %config.socket.display(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -163,7 +161,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     sweeping.abort();
     serving.abort();
-    let _ = std::fs::remove_file(&config.socket);
+    drop(socket_file);
     engine.abort();
     data.shutdown().await;
     Ok(())

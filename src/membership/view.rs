@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use minicbor::{Decode, Encode};
+
 use crate::model::{AttachmentId, Boot, ClusterId, Generation, Label, NetworkId, NodeId, Rev, Vni, WgPublicKey};
 
 /// Everything that this node knows of its cluster.
@@ -30,11 +32,14 @@ pub struct Node {
 }
 
 /// What a node may do in a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Role {
     /// Hosts containers.
+    #[n(0)]
     Host,
     /// Hosts containers, and writes the network's definitions and grants.
+    #[n(1)]
     Owner,
 }
 
@@ -57,10 +62,13 @@ pub struct Network {
 }
 
 /// Whether a container is to be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum State {
+    #[n(0)]
     Ready,
     /// On its way out: no name leads to it any more, its connections live.
+    #[n(1)]
     Draining,
 }
 

@@ -159,8 +159,13 @@ pub struct NetworkId(#[n(0)] pub Label);
 impl NetworkId {
     /// A new id: `pn-` and a version 4 UUID (RFC 9562 §5.4).
     pub fn random(rng: &mut impl RngCore) -> Self {
-        let mut b = [0; 16];
-        rng.fill_bytes(&mut b);
+        let mut bytes = [0; 16];
+        rng.fill_bytes(&mut bytes);
+        Self::from_random_bytes(bytes)
+    }
+
+    /// The id that these bytes make: a version 4 UUID keeps 122 of their bits.
+    pub fn from_random_bytes(mut b: [u8; 16]) -> Self {
         b[6] = b[6] & 0x0f | 0x40;
         b[8] = b[8] & 0x3f | 0x80;
         let hex = data_encoding::HEXLOWER.encode(&b);

@@ -87,7 +87,7 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
         }
         Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
         Verb::Version => session.print(concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?,
-        Verb::Demo(_) | Verb::Daemon(_) | Verb::Completion { .. } => unreachable!("main has taken these"),
+        Verb::Demo(_) | Verb::DemoPart { .. } | Verb::Daemon(_) | Verb::Completion { .. } => unreachable!("main has taken these"),
     }
     Ok(0)
 }

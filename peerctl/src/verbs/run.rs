@@ -1,7 +1,8 @@
 //! `run -- CMD`: a command in namespaces of its own, on a network.
 
 use peerd::control::{Attached, ExitStatus, Failure, Request, Target};
-use peerd::sys::sandbox::{Sandbox, SandboxError, SandboxSpec, UserNamespace};
+use peerd::sys::sandbox::{Sandbox, SandboxError, SandboxSpec};
+use peerd::sys::userns::UserNamespace;
 
 use super::{Session, attach_request};
 use crate::cli::Run;
@@ -27,9 +28,8 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
         let code = u8::try_from(error.exit_code()).unwrap_or(NOT_STARTED);
         (code, Failure::new(ExitStatus::Failure, "cannot run the command", causes(&error), hint))
     };
-    let user_namespace = if peerd::sys::cred::is_root() { UserNamespace::Same } else { UserNamespace::New };
     let command = run.command.iter().map(Into::into).collect();
-    let mut sandbox = Sandbox::spawn(&SandboxSpec { command, user_namespace }).map_err(sandboxed)?;
+    let mut sandbox = Sandbox::spawn(&SandboxSpec { command, user_namespace: UserNamespace::needed() }).map_err(sandboxed)?;
 
     let request = attach_request(Target::Pid(sandbox.pid()), run.place);
     let answer = session.client.ask(&Request::Attach(Box::new(request))).map_err(before)?;

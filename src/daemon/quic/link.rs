@@ -64,11 +64,6 @@ impl Link {
         self.dialled
     }
 
-    /// The connection's number, for telling two links to one node apart.
-    pub fn stable_id(&self) -> usize {
-        self.connection.stable_id()
-    }
-
     /// Where the peer's packets come from, as of its newest authenticated one.
     pub fn remote(&self) -> SocketAddr {
         let remote = self.connection.remote_address();

@@ -7,6 +7,5 @@ mod endpoint;
 mod link;
 mod tls;
 
-pub use endpoint::{DialError, Endpoint};
-pub use link::{Link, LinkError, MESSAGE_LEN_MAX, PushStream, ReplyStream};
-pub use tls::Identity;
+pub use endpoint::Endpoint;
+pub use link::{Link, LinkError, PushStream, ReplyStream};

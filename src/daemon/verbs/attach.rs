@@ -68,10 +68,6 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
-    if netns.id() == node.own_netns {
-        let why = "this is the network namespace of the node itself";
-        return Err(Failure::new(ExitStatus::Conflict, what, why, "peerctl run -- CMD makes one for CMD"));
-    }
     let _claim = node.attachments.claim(netns.id()).map_err(|holder| {
         let holder = holder.map_or_else(|| "somebody else at this moment".to_owned(), |id| format!("container {id}"));
         let why = format!("its network namespace is attached already, by {holder}");
@@ -165,6 +161,7 @@ async fn plug(
         app: container.app.clone(),
         version: container.version.clone(),
     };
+    // A namespace without a name has no file of its own; `run` brings one along.
     let (resolv, warning) = match resolv::provide(&netns.path()) {
         Ok(path) => (path, None),
         Err(error) => (None, Some(format!("names are not set up in the container: {}", with_causes(&error)))),
@@ -208,10 +205,10 @@ async fn unpublish(node: &Node, id: AttachmentId) {
 async fn unplug_device(local: &Local) {
     let local = local.clone();
     blocking(move || {
-        if let Some(path) = &local.resolv {
-            if let Err(error) = resolv::withdraw(path) {
-                tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
-            }
+        if let Some(path) = &local.resolv
+            && let Err(error) = resolv::withdraw(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
         }
         let Ok(netns) = Netns::reopen(&local.anchor) else { return };
         if let Err(error) = tun::detach_tun(&netns, &local.ifname) {

@@ -1,0 +1,29 @@
+//! How the cluster's records spread: hello, join, push, sync, and the local operations that write records.
+//!
+//! [`Gossip`] is a machine. Call one `handle_*` method or one operation, then drain [`Gossip::poll_output`] until it is
+//! `None`, and wake it again no later than [`Gossip::next_timeout`]. It opens no socket, reads no clock and no file.
+//!
+//! What it asks of the shell, per connection between two nodes (mutual TLS on ed25519 keys):
+//! - A **push** is one uni stream with one message, ended by FIN.
+//! - An **exchange** is one bi stream with one request and one reply, each ended by FIN.
+//! - Every message that arrives is first given to a [`Verifier`], on whatever thread the shell likes: signatures are
+//!   checked there, never in the machine. It is refused above [`Gossip::message_len_max`] bytes.
+//! - A [`Output::Persist`] is written to disk as [`crate::gossip::store`] says, then confirmed. What this node itself
+//!   signed leaves it only after that.
+
+mod api;
+pub mod identity;
+mod machine;
+mod message;
+pub mod store;
+mod token;
+
+pub use api::{
+    AttachSpec, Attached, Config, ConnectionId, Done, ExchangeId, Invited, JoinError, JoinStep, OperationError,
+    OperationId, Output, PersistToken, Space,
+};
+pub use identity::Identity;
+pub use machine::Gossip;
+pub use message::{MESSAGE_LEN_MAX, MessageError, MessageVerifier, VerifiedMessage};
+pub use store::{StoreError, Stored, Write};
+pub use token::{InviteSpec, Token, TokenError};
