@@ -9,9 +9,11 @@ fn three(lab: &mut Lab) -> Result<([Host; 3], [Container; 3])> {
     let hosts = lab.cluster(["a", "b", "c"])?;
     let [a, b, c] = &hosts;
     a.network("demo", &[b, c])?;
-    let containers = [a.container("web-1", "demo", "shop", &[])?, b.container("web-2", "demo", "shop", &[])?, {
-        c.container("db-1", "demo", "shop", &["--type", "db"])?
-    }];
+    let containers = [
+        a.container("web-1", "demo", "shop", &[])?,
+        b.container("web-2", "demo", "shop", &["--number", "2"])?,
+        c.container("db-1", "demo", "shop", &["--type", "db"])?,
+    ];
     for host in &hosts {
         for container in &containers {
             host.knows(container)?;
