@@ -71,9 +71,9 @@ impl Host {
     /// Everything that crosses one of the host's interfaces from now on.
     ///
     /// # Errors
-    /// If tcpdump does not start.
+    /// If it does not start.
     pub fn capture(&self, interface: &str) -> Result<Capture> {
-        Capture::start(self.command("tcpdump"), interface, self.folder.join(format!("{interface}.pcap")))
+        Capture::start(self.command("python3"), interface, self.folder.join(format!("{interface}.frames")))
     }
 
     /// The daemon's command line on this host.
