@@ -9,5 +9,7 @@ pub mod dns;
 pub mod gossip;
 pub mod membership;
 pub mod model;
+pub mod packet;
+pub mod router;
 #[cfg(feature = "daemon")]
 pub mod sys;

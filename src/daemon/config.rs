@@ -126,8 +126,7 @@ pub struct Defaults {
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let parse_error = |e: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: e.to_string() };
     let table: toml::Table = text.parse().map_err(parse_error)?;
     if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {

@@ -24,6 +24,7 @@ use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::Label;
 use crate::sys::store::StateDir;
+use crate::sys::udp::WireSocket;
 use crate::sys::{clock, interfaces, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
@@ -97,28 +98,29 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
 
 async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let Loaded { identity, stored, remembered } = load(&state)?;
-    let failed = |error: &dyn std::error::Error, hint: &str| {
-        cannot_start(ExitStatus::Failure, verbs::with_causes(error), hint)
-    };
+    let failed =
+        |error: &dyn std::error::Error, hint: &str| cannot_start(ExitStatus::Failure, verbs::with_causes(error), hint);
 
     let (membership, watched) = watch::channel(Arc::<Membership>::default());
     let callers: Callers = Arc::new(RwLock::new(HashMap::new()));
-    let udp = crate::sys::udp::bind(config.listen).map_err(|error| {
+    let udp = WireSocket::bind(config.listen).map_err(|error| {
         let why = format!("UDP {}: {error}", config.listen);
         cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
     })?;
-    let listen = udp.local_addr().map_err(|error| failed(&error, "--listen"))?;
+    let listen = udp.local_addr();
     let (data, quic, facts) = start_data_plane(udp, watched.clone(), callers.clone())?;
 
-    let endpoint = Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let endpoint =
+        Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
     let gossip_config = gossip::Config { name, endpoints: endpoints(config.listen, listen.port()) };
     let id = identity.node();
-    let gossip =
-        Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(|error| {
+    let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
+        |error| {
             let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
             cannot_start(ExitStatus::InvalidFile, verbs::with_causes(&error), hint)
-        })?;
+        },
+    )?;
     let writer = Writer::spawn(state.clone()).map_err(|error| failed(&error, "does the system still give threads?"))?;
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
@@ -141,8 +143,10 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         let hint = error.advice().unwrap_or("give another with --socket");
         cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
     })?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let mut terminated =
+        signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let mut interrupted =
+        signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let sweeping = tokio::spawn({
         let node = node.clone();
         async move { verbs::detach_gone(&node).await }
@@ -168,7 +172,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 }
 
 fn start_data_plane(
-    udp: crate::sys::udp::UdpSocket,
+    udp: WireSocket,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
 ) -> Result<(DataHandle, Arc<QuicSocket>, BTreeMap<String, String>), Failure> {

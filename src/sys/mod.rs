@@ -21,6 +21,7 @@ pub mod sandbox;
 pub mod socket;
 pub mod store;
 pub mod tun;
+pub mod tun_io;
 pub mod udp;
 pub mod userns;
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 use quinn::{Connection, VarInt};
 
 use super::tls;
+use crate::gossip::MESSAGE_LEN_MAX;
 use crate::model::NodeId;
 
-/// The longest message, in bytes.
-pub const MESSAGE_LEN_MAX: usize = 1 << 20;
 /// How long the other side may take over one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
