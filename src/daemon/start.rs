@@ -22,7 +22,7 @@ use crate::control::{ExitStatus, Failure};
 use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
-use crate::model::Label;
+use crate::model::{Label, NodeId};
 use crate::sys::netns::Netns;
 use crate::sys::socket::{ControlSocket, Surroundings};
 use crate::sys::store::{Loaded, StateDir};
@@ -118,7 +118,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
     })?;
     let listen = udp.local_addr().map_err(|error| failed(&error, "--listen"))?;
-    let (data, quic, facts) = start_data_plane(udp, watched.clone(), callers.clone())?;
+    let (data, quic, facts) = start_data_plane(udp, identity.node(), watched.clone(), callers.clone())?;
 
     let endpoint = Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
@@ -182,6 +182,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 
 fn start_data_plane(
     udp: crate::sys::udp::UdpSocket,
+    node: NodeId,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
 ) -> Result<(DataHandle, Arc<QuicSocket>, BTreeMap<String, String>), Failure> {
@@ -192,7 +193,7 @@ fn start_data_plane(
         let outcome = resolver.answer(&membership.borrow(), caller, query, dns::Transport::Udp, out);
         !matches!(outcome, dns::Outcome::Dropped(_))
     };
-    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed() };
+    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed(), node };
     DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")
     })

@@ -162,6 +162,12 @@ impl DropReason {
     }
 }
 
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// A counter for each reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drops([u64; DropReason::ALL.len()]);

@@ -13,3 +13,8 @@ pub fn now() -> Instant {
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+/// Seconds since 1970 by the wall clock; 0 if it stands before.
+pub fn unix_s() -> u64 {
+    wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
