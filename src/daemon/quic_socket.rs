@@ -9,15 +9,12 @@
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::packet::Batch;
@@ -161,17 +158,16 @@ impl AsyncUdpSocket for QuicSocket {
 #[derive(Debug)]
 struct WritePoller {
     socket: Arc<UdpSocket>,
-    waiting: Option<AsyncFd<OwnedFd>>,
+    waiting: Option<tokio::net::UdpSocket>,
 }
 
 impl UdpPoller for WritePoller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.waiting.is_none() {
-            let fd = std::os::fd::AsFd::as_fd(&*self.socket).try_clone_to_owned()?;
-            self.waiting = Some(AsyncFd::register_with_interest(fd, Interest::WRITABLE)?);
+            self.waiting = Some(tokio::net::UdpSocket::from_std(self.socket.duplicate()?)?);
         }
-        if let Some(fd) = &self.waiting {
-            ready!(fd.poll_write_ready(cx))?.retain_ready();
+        if let Some(socket) = &self.waiting {
+            ready!(socket.poll_send_ready(cx))?;
         }
         self.waiting = None;
         Poll::Ready(Ok(()))

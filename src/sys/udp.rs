@@ -126,6 +126,11 @@ impl UdpSocket {
         self.state.send((&self.socket).into(), transmit)
     }
 
+    /// Another descriptor of the same socket.
+    pub fn duplicate(&self) -> io::Result<std::net::UdpSocket> {
+        self.socket.try_clone()
+    }
+
     /// Whether the network may cut a long datagram, instead of refusing it.
     pub fn may_fragment(&self) -> bool {
         self.state.may_fragment()
