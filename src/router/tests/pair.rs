@@ -1,7 +1,7 @@
 //! Two nodes, a container on each: packets pass, and only as they should.
 
 use super::*;
-use crate::packet::{FrameHeader, Gso, Ipv4View, Offload};
+use crate::packet::{Class, FrameHeader, Gso, Ipv4View, Offload};
 
 #[test]
 fn the_first_packet_opens_a_tunnel_and_arrives_and_so_does_the_answer() {
@@ -139,9 +139,7 @@ fn a_handshake_with_a_rewritten_vni_fails_even_where_both_ends_have_a_place_in_i
     let view = membership(2, &both);
     (0..2).for_each(|host| lab.set_membership(host, &view));
     // Host 1 has the address of container 2 in the other network.
-    let mut blue = Listed(BLUE, 2, 1, 0);
-    lab.attach(blue);
-    blue.1 = 1;
+    lab.attach(Listed(BLUE, 2, 1, 0));
     lab.send_only(0, &udp(1, 2, b"secret"));
     while let Some(mut datagram) = lab.wire.pop_front() {
         let (header, _) = FrameHeader::decode(&datagram.bytes).expect("a frame");
