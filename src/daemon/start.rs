@@ -22,9 +22,9 @@ use crate::control::{ExitStatus, Failure};
 use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
-use crate::model::Label;
+use crate::model::{Label, NodeId};
 use crate::sys::store::StateDir;
-use crate::sys::udp::WireSocket;
+use crate::sys::udp::{self, UdpSocket};
 use crate::sys::{clock, interfaces, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
@@ -103,12 +103,12 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 
     let (membership, watched) = watch::channel(Arc::<Membership>::default());
     let callers: Callers = Arc::new(RwLock::new(HashMap::new()));
-    let udp = WireSocket::bind(config.listen).map_err(|error| {
+    let shared = udp::bind(config.listen).map_err(|error| {
         let why = format!("UDP {}: {error}", config.listen);
         cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
     })?;
-    let listen = udp.local_addr();
-    let (data, quic, facts) = start_data_plane(udp, watched.clone(), callers.clone())?;
+    let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
+    let (data, quic, facts) = start_data_plane(shared, identity.node(), watched.clone(), callers.clone())?;
 
     let endpoint =
         Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
@@ -172,7 +172,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 }
 
 fn start_data_plane(
-    udp: WireSocket,
+    udp: UdpSocket,
+    node: NodeId,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
 ) -> Result<(DataHandle, Arc<QuicSocket>, BTreeMap<String, String>), Failure> {
@@ -183,7 +184,7 @@ fn start_data_plane(
         let outcome = resolver.answer(&membership.borrow(), caller, query, dns::Transport::Udp, out);
         !matches!(outcome, dns::Outcome::Dropped(_))
     };
-    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed() };
+    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed(), node };
     DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")
     })

@@ -62,7 +62,12 @@ impl Router {
     }
 
     /// To the resolver: whole UDP datagrams for its port only.
-    fn to_resolver(&mut self, now: Instant, slot: AttachmentSlot, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
+    fn to_resolver(
+        &mut self,
+        now: Instant,
+        slot: AttachmentSlot,
+        packet: &mut Superpacket<'_>,
+    ) -> Result<(), DropReason> {
         let id = self.attachments[slot].id;
         let whole = packet.offload().gso == Offload::NONE.gso;
         let query = packet.view().ok().filter(|view| {

@@ -4,7 +4,7 @@
 //! where it has not, the same calls move one each. quinn-udp knows the details; no other file but the QUIC socket names it.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
@@ -22,15 +22,15 @@ const RECV_BUFFER_LEN: usize = 65_536;
 
 /// The socket. Any thread may send; one receives.
 #[derive(Debug)]
-pub struct WireSocket {
-    socket: UdpSocket,
+pub struct UdpSocket {
+    socket: std::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
 }
 
 /// What the socket can do on this machine, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WireCapabilities {
+pub struct UdpCapabilities {
     /// Datagrams that one call sends; 1 without segmentation offload.
     pub send_segments: usize,
     /// Datagrams that one buffer receives; 1 without receive offload.
@@ -53,41 +53,41 @@ pub enum SendError {
     Refused(#[source] io::Error),
 }
 
-impl WireSocket {
-    /// Binds the port. An unspecified IPv6 address serves IPv4 as well, and where there is no IPv6, IPv4 alone.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        match Self::bind_one(address) {
-            Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_family_missing(&error) => {
-                Self::bind_one(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
-            }
-            bound => bound,
+/// Binds the port. An unspecified IPv6 address serves IPv4 as well, and where there is no IPv6, IPv4 alone.
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    match bind_one(address) {
+        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_family_missing(&error) => {
+            bind_one(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
         }
+        bound => bound,
     }
+}
 
-    fn bind_one(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        socket.bind(&address.into())?;
-        let socket = UdpSocket::from(socket);
-        let state = UdpSocketState::new((&socket).into())?;
-        let local = socket.local_addr()?;
-        Ok(Self { socket, state, local })
+fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
     }
+    socket.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(&address.into())?;
+    let socket = std::net::UdpSocket::from(socket);
+    let state = UdpSocketState::new((&socket).into())?;
+    let local = socket.local_addr()?;
+    Ok(UdpSocket { socket, state, local })
+}
 
+impl UdpSocket {
     /// The bound address, with the port that the kernel chose if 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
     }
 
     /// What the socket can do here.
-    pub fn capabilities(&self) -> WireCapabilities {
+    pub fn capabilities(&self) -> UdpCapabilities {
         let socket = SockRef::from(&self.socket);
         let recv_buffer_bytes = socket.recv_buffer_size().unwrap_or(0);
-        WireCapabilities {
+        UdpCapabilities {
             send_segments: self.state.max_gso_segments(),
             recv_segments: self.state.gro_segments(),
             recv_buffer_bytes,
@@ -126,6 +126,16 @@ impl WireSocket {
         self.state.send((&self.socket).into(), transmit)
     }
 
+    /// Another descriptor of the same socket.
+    pub fn duplicate(&self) -> io::Result<std::net::UdpSocket> {
+        self.socket.try_clone()
+    }
+
+    /// Whether the network may cut a long datagram, instead of refusing it.
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
     /// Receives what is there, up to eight buffers; [`io::ErrorKind::WouldBlock`] if nothing is.
     pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<()> {
         buffers.filled = 0;
@@ -145,13 +155,13 @@ impl WireSocket {
     }
 }
 
-impl AsFd for WireSocket {
+impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl AsRawFd for WireSocket {
+impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -204,11 +214,13 @@ impl RecvBuffers {
 mod tests {
     use super::*;
 
-    fn received(socket: &WireSocket, buffers: &mut RecvBuffers, count: usize) -> Vec<Vec<u8>> {
+    fn received(socket: &UdpSocket, buffers: &mut RecvBuffers, count: usize) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         while all.len() < count {
             match socket.recv(buffers) {
-                Ok(()) => all.extend(buffers.iter().flat_map(|r| r.batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())),
+                Ok(()) => {
+                    all.extend(buffers.iter().flat_map(|r| r.batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()))
+                }
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }
@@ -218,9 +230,9 @@ mod tests {
     #[test]
     fn a_batch_arrives_as_the_datagrams_that_it_holds() {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (a, b) = (WireSocket::bind(loopback).expect("binds"), WireSocket::bind(loopback).expect("binds"));
+        let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
         let bytes: Vec<u8> = (0..100u8).collect();
-        a.send(b.local_addr(), Batch::new(&bytes, 30)).expect("sends");
+        a.send(b.local_addr().expect("bound"), Batch::new(&bytes, 30)).expect("sends");
         let all = received(&b, &mut RecvBuffers::default(), 4);
         assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert_eq!(all.concat(), bytes);
@@ -228,9 +240,9 @@ mod tests {
 
     #[test]
     fn a_socket_of_both_families_reaches_ipv4() {
-        let a = WireSocket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).expect("binds");
-        let b = WireSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
-        a.send(b.local_addr(), Batch::one(b"hello")).expect("sends");
+        let a = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).expect("binds");
+        let b = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+        a.send(b.local_addr().expect("bound"), Batch::one(b"hello")).expect("sends");
         assert_eq!(received(&b, &mut RecvBuffers::default(), 1), [b"hello".to_vec()]);
     }
 }

@@ -48,7 +48,12 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
     let kind = label("a container's type", &request.kind)?;
     if kind.is_number() {
         let why = "in a name it would be taken for a container's number";
-        return Err(Failure::new(ExitStatus::Usage, format_args!("{kind} cannot be a container's type"), why, "--type web"));
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            format_args!("{kind} cannot be a container's type"),
+            why,
+            "--type web",
+        ));
     }
     if request.version.as_ref().is_some_and(|version| version.is_empty() || version.len() > 128) {
         let why = "a version has 1 to 128 bytes";
@@ -299,7 +304,10 @@ pub async fn detach_gone(node: &Node) {
             let gone = |local: &Local| {
                 matches!(
                     Netns::reopen(&local.anchor),
-                    Err(NetnsError::NoSuchPath(_) | NetnsError::NoSuchProcess(_) | NetnsError::Replaced(_) | NetnsError::NotANetns(_))
+                    Err(NetnsError::NoSuchPath(_)
+                        | NetnsError::NoSuchProcess(_)
+                        | NetnsError::Replaced(_)
+                        | NetnsError::NotANetns(_))
                 )
             };
             locals.into_iter().filter(gone).collect::<Vec<_>>()

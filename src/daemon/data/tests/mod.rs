@@ -1,0 +1,1 @@
+//! The data plane with real sockets, and socket pairs for devices.
