@@ -92,7 +92,12 @@ impl Inbox {
             let Some(current) = &mut self.current else {
                 match ready!(self.receiver.poll_recv(cx)) {
                     Some(next) => self.current = Some(next),
-                    None => return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the data plane has stopped"))),
+                    None => {
+                        return Poll::Ready(Err(io::Error::new(
+                            io::ErrorKind::BrokenPipe,
+                            "the data plane has stopped",
+                        )));
+                    }
                 }
                 continue;
             };

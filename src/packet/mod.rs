@@ -18,8 +18,8 @@ mod udp;
 
 pub use batch::Batch;
 pub use datagram::{Class, runs};
-pub use frame::{FRAME_HEADER_LEN, FrameError, FrameHeader};
 pub(crate) use frame::low_bits;
+pub use frame::{FRAME_HEADER_LEN, FrameError, FrameHeader};
 pub use gather::Gather;
 pub use icmp::{ICMP_ERROR_LEN_MAX, Unreachable, write_unreachable};
 pub use ipv4::{IPV4_HEADER_LEN, Ipv4Error, Ipv4View, Protocol};

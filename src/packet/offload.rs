@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn the_header_survives_the_device() {
-        for gso in [Gso::None, Gso::Tcp { segment_bytes: 1356, ecn: true }, Gso::Udp { segment_bytes: 1 }, Gso::Other(4)] {
+        for gso in
+            [Gso::None, Gso::Tcp { segment_bytes: 1356, ecn: true }, Gso::Udp { segment_bytes: 1 }, Gso::Other(4)]
+        {
             for checksum in [None, Some((20, 16))] {
                 let offload = Offload { gso, checksum, headers_len: 40 };
                 assert_eq!(Offload::decode(&offload.encode()), offload);

@@ -33,12 +33,7 @@ impl<'a> UdpView<'a> {
 }
 
 /// Writes a whole packet into `out` and returns its length; `None` if it does not fit there or in 65,535 bytes.
-pub fn write_udp(
-    out: &mut [u8],
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
-    payload: &[u8],
-) -> Option<usize> {
+pub fn write_udp(out: &mut [u8], source: SocketAddrV4, destination: SocketAddrV4, payload: &[u8]) -> Option<usize> {
     let total = UDP_HEADERS_LEN + payload.len();
     let len = u16::try_from(total).ok()? - IPV4_HEADER_LEN as u16;
     let out = out.get_mut(..total)?;

@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn one_slash_64_is_one_source() {
         let (mut gate, now) = (SourceGate::new(1, 20), start());
-        let admitted = (0..1000u16).filter(|i| gate.admit(now, IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, *i]))).count();
+        let admitted =
+            (0..1000u16).filter(|i| gate.admit(now, IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, *i]))).count();
         assert_eq!(admitted, 20);
     }
 

@@ -72,8 +72,7 @@ impl Router {
         generation: Generation,
     ) -> Option<TunnelSlot> {
         let attachment = &self.attachments[slot];
-        let identity =
-            Identity { vni: attachment.vni, generation, local: attachment.key.public(), remote: remote.key };
+        let identity = Identity { vni: attachment.vni, generation, local: attachment.key.public(), remote: remote.key };
         if let Some(tunnel) = self.tunnels.by_identity(&identity) {
             return Some(tunnel);
         }

@@ -43,10 +43,9 @@ impl Message {
             (1, 148) => Self::Initiation,
             (2, 92) => Self::Response { receiver: word(8)? },
             (3, COOKIE_LEN) => Self::Cookie { receiver: word(4)? },
-            (4, DATA_OVERHEAD..) => Self::Data {
-                receiver: word(4)?,
-                counter: u64::from(word(8)?) | u64::from(word(12)?) << 32,
-            },
+            (4, DATA_OVERHEAD..) => {
+                Self::Data { receiver: word(4)?, counter: u64::from(word(8)?) | u64::from(word(12)?) << 32 }
+            }
             _ => return None,
         })
     }

@@ -51,6 +51,7 @@ impl TunDevice {
     pub fn read<'a>(&self, buffer: &'a mut [u8; READ_LEN]) -> Result<Option<Superpacket<'a>>, Gone> {
         let len = loop {
             match rustix::io::read(&self.fd, &mut buffer[..]) {
+                Ok(0) => return Ok(None),
                 Ok(len) => break len,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::BADFD | rustix::io::Errno::BADF) => return Err(Gone),
@@ -113,14 +114,16 @@ mod tests {
     fn pair(offload: bool) -> (TunDevice, OwnedFd) {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         // A pair of sockets that keep boundaries behaves as a device does.
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).expect("a pair");
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).expect("a pair");
         (TunDevice::new(a, offload).expect("a device"), b)
     }
 
     #[test]
     fn a_packet_is_written_behind_its_offload_header_in_one_piece() {
         let (device, kernel) = pair(true);
-        let offload = Offload { gso: Gso::Tcp { segment_bytes: 9, ecn: false }, checksum: Some((20, 16)), headers_len: 40 };
+        let offload =
+            Offload { gso: Gso::Tcp { segment_bytes: 9, ecn: false }, checksum: Some((20, 16)), headers_len: 40 };
         device.write(&Gather::new(offload, b"__head_body_", &[2..6, 7..11])).expect("writes");
         let mut bytes = [0; 100];
         let len = rustix::io::read(&kernel, &mut bytes).expect("reads");

@@ -218,7 +218,9 @@ mod tests {
         let mut all = Vec::new();
         while all.len() < count {
             match socket.recv(buffers) {
-                Ok(()) => all.extend(buffers.iter().flat_map(|r| r.batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())),
+                Ok(()) => {
+                    all.extend(buffers.iter().flat_map(|r| r.batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()))
+                }
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }

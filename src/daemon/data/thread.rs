@@ -162,7 +162,14 @@ impl DataThread {
                 }
             }
             if !self.router.has_room() {
-                drain(&mut self.router, &self.socket, &self.devices, &mut self.resolver, &mut self.replies, &self.events);
+                drain(
+                    &mut self.router,
+                    &self.socket,
+                    &self.devices,
+                    &mut self.resolver,
+                    &mut self.replies,
+                    &self.events,
+                );
             }
         }
         self.router.count_drops(DropReason::QuicQueueFull, lost);
