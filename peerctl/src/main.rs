@@ -31,7 +31,12 @@ fn main() -> ExitCode {
         Verb::Daemon(args) => peerd::daemon::main(&args),
         Verb::Demo(demo) => finish(demo::run(&demo, cli.global.json, render::Paint::new(cli.global.color))),
         Verb::DemoPart { page } => finish(demo::play(page).map(|()| 0).map_err(|error| {
-            Failure::new(ExitStatus::Failure, "a container of the demo ended", format_args!("{error:#}"), "peerctl demo")
+            Failure::new(
+                ExitStatus::Failure,
+                "a container of the demo ended",
+                format_args!("{error:#}"),
+                "peerctl demo",
+            )
         })),
         Verb::Completion { shell } => {
             let mut script = Vec::new();

@@ -32,7 +32,7 @@ pub struct Local {
     pub ifname: String,
     pub address: Ipv4Addr,
     pub mtu_bytes: u32,
-    /// The namespace's path, if its `/etc/netns/NAME/resolv.conf` is ours to remove.
+    /// The `/etc/netns/NAME/resolv.conf` that is ours to remove.
     pub resolv: Option<PathBuf>,
 }
 

@@ -7,7 +7,6 @@ use clap::Parser;
 use serde::Deserialize;
 
 use crate::model::Label;
-use crate::sys::socket::DefaultPaths;
 
 /// What `--print-default-config` prints: every setting with its unit, range and effect.
 pub const DEFAULT_CONFIG: &str = r#"# peerd's settings. A flag goes before the environment (PEERD_NAME, ...), that before this file.
@@ -103,7 +102,7 @@ fn did_you_mean(key: &str) -> String {
 
 impl Config {
     /// The settings that follow from flags and environment (`args`), the file that they name, and the defaults.
-    pub fn load(args: &Args, defaults: DefaultPaths) -> Result<Self, ConfigError> {
+    pub fn load(args: &Args, defaults: Defaults) -> Result<Self, ConfigError> {
         let file = match &args.config {
             Some(path) => read(path)?,
             None => File::default(),
@@ -119,9 +118,15 @@ impl Config {
     }
 }
 
+/// The defaults that depend on who runs the node.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+}
+
 fn read(path: &Path) -> Result<File, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let parse_error = |e: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: e.to_string() };
     let table: toml::Table = text.parse().map_err(parse_error)?;
     if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -144,7 +149,7 @@ mod tests {
         }
         words.extend(flags.iter().map(|s| (*s).to_owned()));
         let args = Args::try_parse_from(words).expect("flags");
-        Config::load(&args, DefaultPaths { state_dir: "/s".into(), socket: "/r/p.sock".into() })
+        Config::load(&args, Defaults { state_dir: "/s".into(), socket: "/r/p.sock".into() })
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::data::DataHandle;
 use super::quic::{Endpoint, Link, LinkError, PushStream, ReplyStream};
 use super::writer::Writer;
 use crate::gossip::{
-    ConnectionId, Done, ExchangeId, Gossip, JoinStep, MessageVerifier, OperationError, OperationId, Output, PersistToken,
-    VerifiedMessage,
+    ConnectionId, Done, ExchangeId, Gossip, JoinStep, MessageVerifier, OperationError, OperationId, Output,
+    PersistToken, VerifiedMessage,
 };
 use crate::membership::Membership;
 use crate::model::{Generation, NodeId, Vni};

@@ -36,5 +36,5 @@ pub fn main(args: &config::Args) -> ExitCode {
 
 /// Where this user's node has its control socket unless told otherwise.
 pub fn default_socket() -> PathBuf {
-    crate::sys::socket::Surroundings::of_process().default_paths().socket
+    crate::sys::socket::default_socket()
 }

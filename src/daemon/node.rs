@@ -14,17 +14,13 @@ use super::engine::{Command, Engine, Waiting};
 use crate::control::{ExitStatus, Failure};
 use crate::gossip::{Done, Gossip, JoinStep, OperationError, OperationId};
 use crate::membership::{Membership, Network};
-use crate::model::{Label, NodeId};
-use crate::sys::netns::NetnsId;
+use crate::model::NodeId;
 
 /// Everything a verb needs. The machine itself is reached by sending it work.
 pub struct Node {
     pub id: NodeId,
-    pub name: Label,
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
-    /// The namespace of the node itself, which no container may have.
-    pub own_netns: NetnsId,
     pub started: Instant,
     pub data: DataHandle,
     /// What the data plane found on this host.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::attachments::{self, Attachments, Callers, Local};
-use super::config::{Args, Config};
+use super::config::{Args, Config, Defaults};
 use super::control;
 use super::data::{DataConfig, DataHandle, DataPlane};
 use super::engine::{Engine, Parts};
@@ -23,10 +23,9 @@ use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::{Label, NodeId};
-use crate::sys::netns::Netns;
-use crate::sys::socket::{ControlSocket, Surroundings};
-use crate::sys::store::{Loaded, StateDir};
-use crate::sys::{clock, interfaces, random};
+use crate::sys::store::StateDir;
+use crate::sys::udp::{self, UdpSocket};
+use crate::sys::{clock, interfaces, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
 const COMMAND_COUNT_MAX: usize = 64;
@@ -39,7 +38,7 @@ fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std:
 
 /// Runs a node until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let defaults = Surroundings::of_process().default_paths();
+    let defaults = Defaults { state_dir: socket::default_state_dir(), socket: socket::default_socket() };
     let config = Config::load(args, defaults)
         .map_err(|error| cannot_start(ExitStatus::InvalidFile, error, "peerd --print-default-config"))?;
     log_to_stderr(&config.log)?;
@@ -68,32 +67,24 @@ fn log_to_stderr(filter: &str) -> Result<(), Failure> {
 }
 
 /// What the state folder held.
-struct Kept {
+struct Loaded {
     identity: Identity,
     stored: Stored,
     remembered: Vec<Local>,
 }
 
-fn load(state: &StateDir) -> Result<Kept, Failure> {
+fn load(state: &StateDir) -> Result<Loaded, Failure> {
     let damaged = |why: String| {
         let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
         cannot_start(ExitStatus::InvalidFile, why, hint)
     };
-    let Loaded { mut files, corrupt } = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
+    let mut files = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
     let remembered = files.remove(attachments::FILE);
     let remembered = Attachments::remembered(remembered.as_deref())
         .map_err(|error| damaged(format!("{}: {error}", attachments::FILE)))?;
-    if corrupt.contains(attachments::FILE) {
-        return Err(damaged(format!("{} is damaged", attachments::FILE)));
-    }
     let mut stored = Stored::empty();
     for (name, content) in files {
         stored.insert(name, content);
-    }
-    // An empty file is none of the machine's: it decides which of its files it can do without.
-    for name in corrupt {
-        tracing::warn!(file = name, "a state file is damaged");
-        stored.insert(name, Vec::new());
     }
     let (identity, write) =
         Identity::load_or_make(&stored, &mut random::Os).map_err(|error| damaged(verbs::with_causes(&error)))?;
@@ -102,33 +93,34 @@ fn load(state: &StateDir) -> Result<Kept, Failure> {
         state.write(&write.name, content).map_err(|error| damaged(verbs::with_causes(&error)))?;
         stored.apply(&write);
     }
-    Ok(Kept { identity, stored, remembered })
+    Ok(Loaded { identity, stored, remembered })
 }
 
 async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
-    let Kept { identity, stored, remembered } = load(&state)?;
-    let failed = |error: &dyn std::error::Error, hint: &str| {
-        cannot_start(ExitStatus::Failure, verbs::with_causes(error), hint)
-    };
+    let Loaded { identity, stored, remembered } = load(&state)?;
+    let failed =
+        |error: &dyn std::error::Error, hint: &str| cannot_start(ExitStatus::Failure, verbs::with_causes(error), hint);
 
     let (membership, watched) = watch::channel(Arc::<Membership>::default());
     let callers: Callers = Arc::new(RwLock::new(HashMap::new()));
-    let udp = crate::sys::udp::bind(config.listen).map_err(|error| {
+    let shared = udp::bind(config.listen).map_err(|error| {
         let why = format!("UDP {}: {error}", config.listen);
         cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
     })?;
-    let listen = udp.local_addr().map_err(|error| failed(&error, "--listen"))?;
-    let (data, quic, facts) = start_data_plane(udp, identity.node(), watched.clone(), callers.clone())?;
+    let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
+    let (data, quic, facts) = start_data_plane(shared, identity.node(), watched.clone(), callers.clone())?;
 
-    let endpoint = Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let endpoint =
+        Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
-    let gossip_config = gossip::Config { name: name.clone(), endpoints: endpoints(config.listen, listen.port()) };
+    let gossip_config = gossip::Config { name, endpoints: endpoints(config.listen, listen.port()) };
     let id = identity.node();
-    let gossip =
-        Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(|error| {
+    let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
+        |error| {
             let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
             cannot_start(ExitStatus::InvalidFile, verbs::with_causes(&error), hint)
-        })?;
+        },
+    )?;
     let writer = Writer::spawn(state.clone()).map_err(|error| failed(&error, "does the system still give threads?"))?;
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
@@ -137,10 +129,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
 
     let node = Arc::new(Node {
         id,
-        name,
         listen,
         state_dir: config.state_dir.clone(),
-        own_netns: Netns::current().map_err(|error| failed(&error, "is /proc mounted?"))?.id(),
         started: clock::now(),
         data: data.clone(),
         facts,
@@ -149,19 +139,20 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         commands,
     });
     verbs::adopt(&node, remembered).await;
-    let listener = ControlSocket::bind(&config.socket).map_err(|error| {
+    let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
         cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
     })?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let mut terminated =
+        signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let mut interrupted =
+        signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let sweeping = tokio::spawn({
         let node = node.clone();
         async move { verbs::detach_gone(&node).await }
     });
-    let accepting = listener.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
-    let accepting = accepting.map_err(|error| failed(&error, "give another with --socket"))?;
-    let serving = tokio::spawn(control::serve(accepting, node.clone()));
+    let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
+    let serving = tokio::spawn(control::serve(listener, node.clone()));
     tracing::info!(node = %id, %listen, socket = %config.socket.display(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -174,14 +165,14 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     sweeping.abort();
     serving.abort();
-    drop(listener);
+    drop(socket_file);
     engine.abort();
     data.shutdown().await;
     Ok(())
 }
 
 fn start_data_plane(
-    udp: crate::sys::udp::UdpSocket,
+    udp: UdpSocket,
     node: NodeId,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,

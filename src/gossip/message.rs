@@ -9,7 +9,9 @@
 use minicbor::{Decode, Encode};
 
 use super::token::{InviteId, Proof};
-use crate::membership::{CheckSignatures, Delta, SetHash, Shard, SignedRef, Stamp, Verdicts, Verified, Verifier};
+use crate::membership::{
+    CheckSignatures, Delta, SetHash, Shard, SignedHash, SignedRef, Stamp, Verdicts, Verified, Verifier,
+};
 use crate::model::{Boot, ClusterId, Generation, Label, NetworkId, NetworkSecret, NodeId};
 
 /// No message is longer.
@@ -110,8 +112,9 @@ pub(super) struct LogState {
     pub origin: NodeId,
     #[n(1)]
     pub stamp: Stamp,
+    /// Names the head itself, so that two heads of one stamp are noticed.
     #[n(2)]
-    pub set: SetHash,
+    pub head: SignedHash,
 }
 
 /// The logs of one shard.
@@ -204,6 +207,9 @@ pub(super) enum Message {
         extras: bool,
         #[n(2)]
         count: u32,
+        /// Whether somebody waits, so that others' spare addresses are worth asking for.
+        #[n(3)]
+        urgent: bool,
     },
     #[n(30)]
     Space(#[n(0)] SpaceAnswer),

@@ -12,10 +12,24 @@
 //!   signed leaves it only after that.
 
 mod api;
+mod attach;
+mod exchange;
+mod files;
 pub mod identity;
+mod join;
 mod machine;
 mod message;
+mod operations;
+mod peers;
+mod persist;
+mod push;
+mod restore;
+mod secret;
+mod settle;
+mod space;
 pub mod store;
+mod sync;
+mod timers;
 mod token;
 
 pub use api::{
@@ -27,3 +41,6 @@ pub use machine::Gossip;
 pub use message::{MESSAGE_LEN_MAX, MessageError, MessageVerifier, VerifiedMessage};
 pub use store::{StoreError, Stored, Write};
 pub use token::{InviteSpec, Token, TokenError};
+
+#[cfg(test)]
+mod tests;

@@ -38,9 +38,12 @@ impl std::fmt::Debug for SignedHash {
     }
 }
 
-/// A record with its origin's signature, whose signature was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
+/// A record with its origin's signature, whose signature was checked. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Verified(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     raw: Raw,
     record: Record,
     body: Body,
@@ -190,48 +193,56 @@ impl Verified {
         let raw = Raw::sign(key, RECORD_DOMAIN, cluster, bytes);
         let hash = raw.hash(RECORD_DOMAIN, cluster);
         let body = Body::read(&record);
-        Self { raw, record, body, hash }
+        Self(Arc::new(Parts { raw, record, body, hash }))
     }
 
     pub fn origin(&self) -> NodeId {
-        self.raw.origin
+        self.0.raw.origin
     }
 
     pub fn record(&self) -> &Record {
-        &self.record
+        &self.0.record
     }
 
     pub fn body(&self) -> &Body {
-        &self.body
+        &self.0.body
     }
 
     pub fn stamp(&self) -> Stamp {
-        self.record.stamp()
+        self.0.record.stamp()
     }
 
     pub fn slot(&self) -> Slot {
-        self.record.slot()
+        self.0.record.slot()
     }
 
     pub fn hash(&self) -> SignedHash {
-        self.hash
+        self.0.hash
     }
 
     /// How many bytes were signed.
     pub fn len(&self) -> usize {
-        self.raw.bytes.len()
+        self.0.raw.bytes.len()
     }
 
     /// Never: a record without a byte does not decode.
     pub fn is_empty(&self) -> bool {
-        self.raw.bytes.is_empty()
+        self.0.raw.bytes.is_empty()
     }
 
     /// The id of the cluster that this genesis record begins.
     pub fn genesis_cluster(&self) -> Option<ClusterId> {
-        matches!(self.body, Body::Genesis(_)).then(|| ClusterId(*blake3::hash(&self.raw.bytes).as_bytes()))
+        matches!(self.0.body, Body::Genesis(_)).then(|| ClusterId(*blake3::hash(&self.0.raw.bytes).as_bytes()))
     }
 }
+
+impl PartialEq for Verified {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.hash == other.0.hash
+    }
+}
+
+impl Eq for Verified {}
 
 impl SignedHead {
     /// Signs a head.
@@ -290,7 +301,7 @@ impl<C> Encode<C> for Verified {
         e: &mut minicbor::Encoder<W>,
         ctx: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        self.raw.encode(e, ctx)
+        self.0.raw.encode(e, ctx)
     }
 }
 
@@ -303,7 +314,7 @@ impl<'b, C: CheckSignatures> Decode<'b, C> for Verified {
         }
         let hash = raw.check(RECORD_DOMAIN, signing_cluster(&record, checker.cluster()), checker)?;
         let body = Body::read(&record);
-        Ok(Self { raw, record, body, hash })
+        Ok(Self(Arc::new(Parts { raw, record, body, hash })))
     }
 }
 

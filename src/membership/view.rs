@@ -156,6 +156,16 @@ impl Membership {
         begun.next().filter(|_| begun.next().is_none())
     }
 
+    /// Puts a node in, or in the place of what was known of it.
+    pub fn insert_node(&mut self, node: Arc<Node>) {
+        self.nodes.insert(node.id, node);
+    }
+
+    /// Takes a node out that is no member any more.
+    pub fn remove_node(&mut self, id: NodeId) {
+        self.nodes.remove(&id);
+    }
+
     /// Puts `network` in, or in the place of an older one.
     pub fn insert_network(&mut self, network: Arc<Network>) {
         if let Some(old) = self.networks.get(&network.id) {

@@ -14,7 +14,7 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Seconds since 1970 by the wall clock; 0 if it stands before.
+/// The wall clock as Unix time in seconds; 0 before 1970.
 pub fn unix_s() -> u64 {
     wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

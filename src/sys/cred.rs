@@ -13,6 +13,11 @@ pub struct PeerCred {
     pub pid: Option<u32>,
 }
 
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 impl PeerCred {
     /// Of the process that connected `socket`.
     pub fn of<S: AsFd>(socket: S) -> io::Result<Self> {

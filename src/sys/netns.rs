@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -87,7 +87,7 @@ impl NetnsError {
 }
 
 /// `NSFS_MAGIC` of linux/magic.h.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 /// `NS_GET_USERNS` and `NS_GET_NSTYPE` of linux/nsfs.h.
 const NS_GET_USERNS: u32 = 0xb701;
 const NS_GET_NSTYPE: u32 = 0xb703;
@@ -156,11 +156,13 @@ impl Netns {
         &self.origin
     }
 
-    /// A file to bind mount, or to give to another process of this user: it works while this process holds the
-    /// namespace.
+    /// A path that leads to it: the one by which it was opened, else one that works while this process holds it.
     pub fn path(&self) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()))
+        match &self.origin {
+            Origin::Path(path) => path.clone(),
+            Origin::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            Origin::Own => PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())),
+        }
     }
 
     /// A second handle on the same namespace.
@@ -175,7 +177,6 @@ impl Netns {
 
     /// The user namespace that owns it: whoever has capabilities there may change it.
     pub fn owner(&self) -> io::Result<OwnedFd> {
-        use std::os::fd::{AsRawFd, FromRawFd};
         // SAFETY: the ioctl takes no argument and only makes a new descriptor.
         let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::c_ulong::from(NS_GET_USERNS)) };
         if fd < 0 {
@@ -217,10 +218,9 @@ impl Netns {
         // Looked at before it is opened: opening a device or a pipe can do things.
         let looked_at = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
         let kind = rustix::fs::fstatfs(&looked_at).map_err(failed)?;
-        if i64::from(kind.f_type) != NSFS_MAGIC {
+        if kind.f_type != NSFS_MAGIC {
             return Err(not_a_netns());
         }
-        use std::os::fd::AsRawFd;
         let reopened = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
         let fd = rustix::fs::open(reopened, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
         // SAFETY: the ioctl takes no argument and answers a constant.

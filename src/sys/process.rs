@@ -3,13 +3,16 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::OsError;
 
 /// A child of this process, as a descriptor: it means this very process even when its number is used again.
 #[derive(Debug)]
@@ -35,6 +38,19 @@ impl ChildHandle {
         use std::os::fd::AsFd;
         poll_readable(self.0.as_fd(), timeout)
     }
+}
+
+/// Becomes `command`; the error why not.
+///
+/// A name that is in no folder of PATH is [`OsError::NOENT`] even when some of the folders are closed to this user, for
+/// which the C library would say `EACCES`.
+pub(super) fn exec(command: &mut Command) -> OsError {
+    let error = OsError::from(command.exec());
+    let name = Path::new(command.get_program());
+    let searched = name.components().count() == 1 && name.parent() == Some(Path::new(""));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = || std::env::split_paths(&path).any(|folder| folder.join(name).exists());
+    if error == OsError::ACCES && searched && !found() { OsError::NOENT } else { error }
 }
 
 /// The exit code that a shell would report: the child's own, or 128 and the signal's number.
@@ -119,7 +135,7 @@ extern "C" fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     use super::*;
 

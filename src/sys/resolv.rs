@@ -1,7 +1,7 @@
 //! The resolver configuration of containers; never the host's own.
 //!
 //! A namespace that `ip netns` made takes its `/etc/resolv.conf` from `/etc/netns/NAME/resolv.conf` (ip-netns(8)).
-//! [`install`] writes that file and [`remove`] takes it away; a file that somebody else wrote is never touched.
+//! [`provide`] writes that file and [`withdraw`] takes it away; a file that somebody else wrote is never touched.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -17,30 +17,36 @@ const MARK: &str = "# written by peerd for this network namespace; removed at de
 const NAMED_NETNS: &str = "/run/netns";
 const NAMED_ETC: &str = "/etc/netns";
 
-/// What became of the file. None of these keeps a container from being attached.
-#[derive(Debug)]
-pub enum Installed {
-    /// It is there and ours.
-    Written(PathBuf),
-    /// The namespace has no name below `/run/netns`, so nobody would read such a file.
-    NotNamed,
-    /// Somebody else's file is there and stays.
+/// Why a container's names are not set up. It can be attached all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolvError {
+    #[error("{} is there already and not peerd's", .0.display())]
     Foreign(PathBuf),
-    /// It cannot be written, as is usual for an ordinary user.
+    #[error("{} cannot be written", path.display())]
     Impossible { path: PathBuf, source: io::Error },
 }
 
-/// Writes the resolver configuration for the namespace at `netns`.
-pub fn install(netns: &Path) -> Installed {
-    match etc_of(netns) {
-        Some(folder) => install_in(&folder),
-        None => Installed::NotNamed,
-    }
+/// Writes the resolver configuration for the namespace at `netns`; the file's path, for [`withdraw`], or `None` for a
+/// namespace without a name, in whose place nobody would look for such a file.
+pub fn provide(netns: &Path) -> Result<Option<PathBuf>, ResolvError> {
+    etc_of(netns).map(|folder| provide_in(&folder)).transpose()
 }
 
-/// Removes what [`install`] wrote, and its folder when that is empty then.
-pub fn remove(netns: &Path) -> io::Result<()> {
-    etc_of(netns).map_or(Ok(()), |folder| remove_from(&folder))
+/// Removes what [`provide`] wrote, and its folder when that is empty then. A file that is not ours stays.
+pub fn withdraw(path: &Path) -> io::Result<()> {
+    match is_ours(path) {
+        Ok(true) => {
+            fs::remove_file(path)?;
+            if let Some(folder) = path.parent() {
+                // Fails when the user keeps other files there, and then it stays.
+                let _ = fs::remove_dir(folder);
+            }
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The folder below `/etc/netns` for a namespace's path.
@@ -51,18 +57,18 @@ fn etc_of(netns: &Path) -> Option<PathBuf> {
     (parent == named).then(|| Path::new(NAMED_ETC).join(netns.file_name().unwrap_or_default()))
 }
 
-fn install_in(folder: &Path) -> Installed {
+fn provide_in(folder: &Path) -> Result<PathBuf, ResolvError> {
     let path = folder.join("resolv.conf");
     let wrote = match is_ours(&path) {
-        Ok(true) => return Installed::Written(path),
-        Ok(false) => return Installed::Foreign(path),
+        Ok(true) => return Ok(path),
+        Ok(false) => return Err(ResolvError::Foreign(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => write_new(folder, &path),
         Err(error) => Err(error),
     };
     match wrote {
-        Ok(()) => Installed::Written(path),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Installed::Foreign(path),
-        Err(source) => Installed::Impossible { path, source },
+        Ok(()) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ResolvError::Foreign(path)),
+        Err(source) => Err(ResolvError::Impossible { path, source }),
     }
 }
 
@@ -85,21 +91,6 @@ fn write_new(folder: &Path, path: &Path) -> io::Result<()> {
     wrote
 }
 
-fn remove_from(folder: &Path) -> io::Result<()> {
-    let path = folder.join("resolv.conf");
-    match is_ours(&path) {
-        Ok(true) => {
-            fs::remove_file(&path)?;
-            // Fails when the user keeps other files there, and then it stays.
-            let _ = fs::remove_dir(folder);
-            Ok(())
-        }
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether the file at `path` begins with our mark; a link never does.
 fn is_ours(path: &Path) -> io::Result<bool> {
     Ok(fs::symlink_metadata(path)?.is_file() && fs::read(path)?.starts_with(MARK.as_bytes()))
@@ -113,15 +104,15 @@ mod tests {
     fn our_file_is_written_with_its_folder_and_both_go_again() {
         let etc = tempfile::tempdir().expect("a folder");
         let folder = etc.path().join("web");
-        assert!(matches!(install_in(&folder), Installed::Written(_)));
+        let path = provide_in(&folder).expect("written");
         let text = fs::read_to_string(folder.join("resolv.conf")).expect("the file");
         assert!(
             text.ends_with("\nnameserver 169.254.240.53\nsearch svc.private-network.internal\noptions ndots:1 edns0\n")
         );
-        assert!(matches!(install_in(&folder), Installed::Written(_)), "a second time");
-        remove_from(&folder).expect("removed");
+        assert_eq!(provide_in(&folder).expect("a second time"), path);
+        withdraw(&path).expect("removed");
         assert!(!folder.exists());
-        remove_from(&folder).expect("a second time");
+        withdraw(&path).expect("a second time");
     }
 
     #[test]
@@ -129,8 +120,8 @@ mod tests {
         let etc = tempfile::tempdir().expect("a folder");
         let path = etc.path().join("resolv.conf");
         fs::write(&path, "nameserver 192.0.2.1\n").expect("written");
-        assert!(matches!(install_in(etc.path()), Installed::Foreign(_)));
-        remove_from(etc.path()).expect("nothing to do");
+        assert!(matches!(provide_in(etc.path()), Err(ResolvError::Foreign(_))));
+        withdraw(&path).expect("nothing to do");
         assert_eq!(fs::read_to_string(&path).expect("the file"), "nameserver 192.0.2.1\n");
     }
 
@@ -139,7 +130,7 @@ mod tests {
         let etc = tempfile::tempdir().expect("a folder");
         let target = etc.path().join("target");
         std::os::unix::fs::symlink(&target, etc.path().join("resolv.conf")).expect("a link");
-        assert!(matches!(install_in(etc.path()), Installed::Foreign(_)));
+        assert!(matches!(provide_in(etc.path()), Err(ResolvError::Foreign(_))));
         assert!(!target.exists());
     }
 
@@ -147,8 +138,8 @@ mod tests {
     fn other_files_of_the_folder_stay() {
         let etc = tempfile::tempdir().expect("a folder");
         fs::write(etc.path().join("hosts"), "").expect("written");
-        assert!(matches!(install_in(etc.path()), Installed::Written(_)));
-        remove_from(etc.path()).expect("removed");
+        let path = provide_in(etc.path()).expect("written");
+        withdraw(&path).expect("removed");
         assert!(etc.path().join("hosts").exists());
     }
 

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,26 +15,28 @@ use super::OsError;
 /// How many connections may wait for the daemon.
 const BACKLOG: i32 = 64;
 
-/// A daemon's default places (`CLI.md`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DefaultPaths {
-    pub state_dir: PathBuf,
-    pub socket: PathBuf,
+/// Where the daemon keeps its state unless told otherwise (`CLI.md`).
+pub fn default_state_dir() -> PathBuf {
+    Surroundings::of_process().state_dir()
+}
+
+/// Where the daemon listens unless told otherwise (`CLI.md`).
+pub fn default_socket() -> PathBuf {
+    Surroundings::of_process().socket()
 }
 
 /// What the default places depend on.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    pub uid: u32,
-    pub home: Option<OsString>,
-    pub xdg_state_home: Option<OsString>,
-    pub xdg_runtime_dir: Option<OsString>,
-    pub temp_dir: PathBuf,
+struct Surroundings {
+    uid: u32,
+    home: Option<OsString>,
+    xdg_state_home: Option<OsString>,
+    xdg_runtime_dir: Option<OsString>,
+    temp_dir: PathBuf,
 }
 
 impl Surroundings {
-    /// Of this process.
-    pub fn of_process() -> Self {
+    fn of_process() -> Self {
         Self {
             uid: rustix::process::geteuid().as_raw(),
             home: std::env::var_os("HOME"),
@@ -45,29 +46,46 @@ impl Surroundings {
         }
     }
 
-    /// The default places. A relative path in one of the variables counts as none (XDG Base Directory Specification).
-    pub fn default_paths(&self) -> DefaultPaths {
+    fn state_dir(&self) -> PathBuf {
         if self.uid == 0 {
-            return DefaultPaths { state_dir: "/var/lib/peerd".into(), socket: "/run/peerd/peerd.sock".into() };
+            return "/var/lib/peerd".into();
         }
-        let absolute = |value: &Option<OsString>| value.as_ref().map(PathBuf::from).filter(|path| path.is_absolute());
-        let own_temp = self.temp_dir.join(format!("peerd-{}", self.uid));
-        let state = absolute(&self.xdg_state_home)
-            .or_else(|| Some(absolute(&self.home)?.join(".local/state")))
-            .map_or_else(|| own_temp.join("state"), |folder| folder.join("peerd"));
-        let runtime = absolute(&self.xdg_runtime_dir).map_or(own_temp, |folder| folder.join("peerd"));
-        DefaultPaths { state_dir: state, socket: runtime.join("peerd.sock") }
+        let home = || Some(absolute(&self.home)?.join(".local/state"));
+        let state = absolute(&self.xdg_state_home).or_else(home);
+        state.map_or_else(|| self.own_temp_dir().join("state"), |folder| folder.join("peerd"))
     }
+
+    fn socket(&self) -> PathBuf {
+        if self.uid == 0 {
+            return "/run/peerd/peerd.sock".into();
+        }
+        let runtime = absolute(&self.xdg_runtime_dir).map(|folder| folder.join("peerd"));
+        runtime.unwrap_or_else(|| self.own_temp_dir()).join("peerd.sock")
+    }
+
+    fn own_temp_dir(&self) -> PathBuf {
+        self.temp_dir.join(format!("peerd-{}", self.uid))
+    }
+}
+
+/// A relative path in one of the variables counts as none (XDG Base Directory Specification).
+fn absolute(value: &Option<OsString>) -> Option<PathBuf> {
+    value.as_ref().map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The daemon's listening socket; its file goes when this is dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
-    /// Non-blocking.
-    pub listener: UnixListener,
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A socket's file, removed when this is dropped; another daemon's socket in its place stays.
+#[derive(Debug)]
+pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: another daemon's socket in this place is not ours to remove.
-    file: (u64, u64),
+    device: u64,
+    inode: u64,
 }
 
 /// Why there is no control socket.
@@ -100,41 +118,40 @@ impl SocketError {
     }
 }
 
-impl ControlSocket {
-    /// Listens at `path` with mode 0660, in a folder that is made 0700 when it is not there. A socket at which nobody
-    /// answers is replaced.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let io = |step| move |e: io::Error| SocketError::Io { step, path: path.to_owned(), source: e };
-        let address = SocketAddrUnix::new(path).map_err(|_| SocketError::TooLong(path.to_owned()))?;
-        safe_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        remove_stale(path)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|e| io("make")(e.into()))?;
-        // On Linux the file gets the socket's own mode, less the umask: so it is never open to others, not for a moment.
-        rustix::fs::fchmod(socket.as_fd(), Mode::from_raw_mode(0o660)).map_err(|e| io("close to others")(e.into()))?;
-        rustix::net::bind(&socket, &address).map_err(|errno| match errno {
-            rustix::io::Errno::ADDRINUSE => SocketError::InUse(path.to_owned()),
-            errno => io("bind")(errno.into()),
-        })?;
-        let meta = fs::symlink_metadata(path).map_err(io("look at"))?;
-        let control =
-            Self { listener: UnixListener::from(socket), path: path.to_owned(), file: (meta.dev(), meta.ino()) };
-        // The umask may have taken the group's rights, which are what the group is for.
-        rustix::fs::chmod(path, Mode::from_raw_mode(0o660)).map_err(|e| io("open to its group")(e.into()))?;
-        rustix::net::listen(control.listener.as_fd(), BACKLOG).map_err(|e| io("listen at")(e.into()))?;
-        Ok(control)
-    }
+/// Listens at `path` with mode 0660, in a folder that is made 0700 when it is not there. A socket at which nobody
+/// answers is replaced.
+pub fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
+    let io = |step| move |e: io::Error| SocketError::Io { step, path: path.to_owned(), source: e };
+    let address = SocketAddrUnix::new(path).map_err(|_| SocketError::TooLong(path.to_owned()))?;
+    safe_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    remove_stale(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(|e| io("make")(e.into()))?;
+    // On Linux the file gets the socket's own mode, less the umask: so it is never open to others, not for a moment.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o660)).map_err(|e| io("close to others")(e.into()))?;
+    rustix::net::bind(&socket, &address).map_err(|errno| match errno {
+        rustix::io::Errno::ADDRINUSE => SocketError::InUse(path.to_owned()),
+        errno => io("bind")(errno.into()),
+    })?;
+    let meta = fs::symlink_metadata(path).map_err(io("look at"))?;
+    let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() };
+    // The umask may have taken the group's rights, which are what the group is for.
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o660)).map_err(|e| io("open to its group")(e.into()))?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|e| io("listen at")(e.into()))?;
+    Ok(ControlSocket { listener: UnixListener::from(socket), file })
+}
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+impl ControlSocket {
+    /// The socket for the runtime that this is called in, and its file, to be dropped when the daemon stops.
+    pub fn into_tokio(self) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
+        Ok((tokio::net::UnixListener::from_std(self.listener)?, self.file))
     }
 }
 
-impl Drop for ControlSocket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode)) {
             // If it cannot be removed, the next daemon finds a socket at which nobody answers.
             let _ = fs::remove_file(&self.path);
         }
@@ -194,7 +211,7 @@ mod tests {
     fn the_socket_is_its_groups_in_a_folder_of_its_owner_and_goes_with_the_daemon() {
         let parent = tempfile::tempdir().expect("a folder");
         let path = parent.path().join("run/peerd/peerd.sock");
-        let socket = ControlSocket::bind(&path).expect("binds");
+        let socket = bind(&path).expect("binds");
         assert_eq!(mode(&path), 0o660);
         assert_eq!(mode(&parent.path().join("run/peerd")), 0o700);
         UnixStream::connect(&path).expect("answers");
@@ -207,19 +224,19 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         let path = parent.path().join("peerd.sock");
         let dead = UnixListener::bind(&path).expect("binds");
-        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
         assert!(path.exists());
         drop(dead);
-        ControlSocket::bind(&path).expect("replaces");
+        bind(&path).expect("replaces");
     }
 
     #[test]
     fn another_daemons_socket_stays_when_this_one_goes() {
         let parent = tempfile::tempdir().expect("a folder");
         let path = parent.path().join("peerd.sock");
-        let first = ControlSocket::bind(&path).expect("binds");
+        let first = bind(&path).expect("binds");
         fs::rename(&path, parent.path().join("moved")).expect("moves");
-        let second = ControlSocket::bind(&path).expect("binds");
+        let second = bind(&path).expect("binds");
         drop(first);
         UnixStream::connect(&path).expect("answers");
         drop(second);
@@ -230,7 +247,7 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         let path = parent.path().join("peerd.sock");
         fs::write(&path, "mine").expect("written");
-        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::NotASocket(_))));
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read(&path).expect("still there"), b"mine");
     }
 
@@ -240,23 +257,20 @@ mod tests {
         let folder = parent.path().join("open");
         fs::create_dir(&folder).expect("made");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("opened to others");
-        assert!(matches!(ControlSocket::bind(&folder.join("peerd.sock")), Err(SocketError::UnsafeFolder(_))));
+        assert!(matches!(bind(&folder.join("peerd.sock")), Err(SocketError::UnsafeFolder(_))));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("sticky as /tmp");
-        ControlSocket::bind(&folder.join("peerd.sock")).expect("binds");
+        bind(&folder.join("peerd.sock")).expect("binds");
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_is_said_to_be() {
         let path = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
-        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::TooLong(_))));
+        assert!(matches!(bind(&path), Err(SocketError::TooLong(_))));
     }
 
     #[test]
     fn the_default_places_are_those_of_the_contract() {
-        let paths = |s: Surroundings| {
-            let paths = s.default_paths();
-            (paths.state_dir.display().to_string(), paths.socket.display().to_string())
-        };
+        let paths = |s: Surroundings| (s.state_dir().display().to_string(), s.socket().display().to_string());
         let temp_dir = PathBuf::from("/tmp");
         let user = Surroundings { uid: 1000, home: Some("/home/u".into()), temp_dir, ..Surroundings::default() };
         let root = Surroundings { uid: 0, xdg_runtime_dir: Some("/run/user/0".into()), ..user.clone() };

@@ -1,13 +1,11 @@
 //! The state folder: a node's memory on disk, one small file a thing.
 //!
-//! A file is whole or it is not there: it is written under another name, synced, renamed, and its folder synced. Each
-//! carries a checksum, so that what a disk or a crash did to it is seen when it is read. [`StateDir::load_all`] reports
-//! such a file as [`Loaded::corrupt`] and leaves it where it is: whose absence is harmless, and whose is not, is for
-//! the caller to say.
+//! A file is whole or it is not there: it is written under another name, synced, renamed, and its folder synced. What is
+//! in it is the caller's business, and so is a checksum against what a disk does later.
 //!
 //! One process uses a folder at a time. Everything in it is for its owner alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,9 +23,6 @@ pub const NAME_LEN_MAX: usize = 200;
 
 const LOCK: &str = "lock";
 const TEMPORARY: &str = ".new.";
-/// What a file begins with: this, then the BLAKE3 hash of the rest.
-const MAGIC: &[u8; 8] = b"peerd 1\n";
-const HEADER_LEN: usize = MAGIC.len() + blake3::OUT_LEN;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// An open, locked state folder.
@@ -37,14 +32,6 @@ pub struct StateDir {
     dir: OwnedFd,
     /// Holds the lock while it is open.
     _lock: File,
-}
-
-/// What was in a state folder.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    pub files: BTreeMap<String, Vec<u8>>,
-    /// Files that are not what was written.
-    pub corrupt: BTreeSet<String>,
 }
 
 /// Why state cannot be read or written. What was there before is there still.
@@ -115,16 +102,9 @@ impl StateDir {
         &self.path
     }
 
-    /// Everything that is in it.
-    pub fn load_all(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
-        for name in self.names()? {
-            match self.read(&name)? {
-                Some(bytes) => drop(loaded.files.insert(name, bytes)),
-                None => drop(loaded.corrupt.insert(name)),
-            }
-        }
-        Ok(loaded)
+    /// Everything that is in it, by name.
+    pub fn load_all(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        self.names()?.into_iter().map(|name| self.read(&name).map(|bytes| (name, bytes))).collect()
     }
 
     /// Writes one file, whole, on the disk when this returns.
@@ -185,23 +165,20 @@ impl StateDir {
         list().map_err(|e| classify("list", &self.path, e))
     }
 
-    /// The content of a file; `None` when it is not what was written.
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let read = || -> io::Result<Vec<u8>> {
             let file = File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty())?);
             let mut bytes = Vec::new();
-            file.take(FILE_LEN_MAX + HEADER_LEN as u64 + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
+            file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > FILE_LEN_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
         };
-        Ok(open_envelope(read().map_err(|e| self.io("read", name, e))?))
+        read().map_err(|e| self.io("read", name, e))
     }
 
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(&self.dir, temporary(name), flags, PRIVATE_FILE)?);
-        file.write_all(MAGIC)?;
-        file.write_all(blake3::hash(bytes).as_bytes())?;
         file.write_all(bytes)?;
         file.sync_all()
     }
@@ -255,12 +232,6 @@ fn check_name(name: &str) -> Result<(), StoreError> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     let fits = (1..=NAME_LEN_MAX).contains(&name.len()) && !name.starts_with('.') && name != LOCK;
     if fits && name.bytes().all(plain) { Ok(()) } else { Err(StoreError::Name(name.to_owned())) }
-}
-
-fn open_envelope(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
-    let (header, content) = bytes.split_at_checked(HEADER_LEN)?;
-    let whole = header.starts_with(MAGIC) && blake3::hash(content).as_bytes() == &header[MAGIC.len()..];
-    whole.then(|| bytes.split_off(HEADER_LEN))
 }
 
 fn classify(step: &'static str, path: &Path, source: io::Error) -> StoreError {

@@ -10,15 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use super::OsError;
 
-/// Whether new namespaces come with a user namespace, in which this user is root and nobody else exists.
+/// The user namespace that new namespaces belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UserNamespace {
-    /// Only where the namespaces cannot be had without: for everybody but root.
+    /// The one that this process is in. Takes CAP_SYS_ADMIN.
+    Same,
+    /// A new one, in which this user is root and nobody else exists.
     #[default]
-    IfNeeded,
-    /// For root too.
-    Always,
+    New,
+}
+
+impl UserNamespace {
+    /// What this process needs: root has the right to namespaces as it is, everybody else gets it with a new one.
+    pub fn needed() -> Self {
+        if super::cred::is_root() { Self::Same } else { Self::New }
+    }
 }
 
 /// Why there are no new namespaces.
@@ -53,12 +60,8 @@ impl UnshareError {
 pub(super) fn unshare(kinds: UnshareFlags, user: UserNamespace) -> Result<(), UnshareError> {
     let kinds = kinds | UnshareFlags::NEWNS;
     match user {
-        UserNamespace::IfNeeded => match raw_unshare(kinds) {
-            Err(error) if error == OsError::PERM => unshare_as_root_of_own(kinds)?,
-            Err(error) => return Err(refused(error)),
-            Ok(()) => {}
-        },
-        UserNamespace::Always => unshare_as_root_of_own(kinds)?,
+        UserNamespace::Same => raw_unshare(kinds).map_err(refused)?,
+        UserNamespace::New => unshare_as_root_of_own(kinds)?,
     }
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", slave).map_err(|e| step("keep mounts private")(e.into()))

@@ -30,18 +30,30 @@ pub fn run(demo: &Demo, json: bool, paint: Paint) -> Result<u8, Failure> {
     }
     if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
         let hint = "chmod 0666 /dev/net/tun as root, as distributions do; if it is missing, modprobe tun";
-        return Err(Failure::new(ExitStatus::Permission, "the demo cannot run", format_args!("/dev/net/tun: {error}"), hint));
+        return Err(Failure::new(
+            ExitStatus::Permission,
+            "the demo cannot run",
+            format_args!("/dev/net/tun: {error}"),
+            hint,
+        ));
     }
     let folder = tempfile::Builder::new().prefix("peerd-demo-").tempdir();
     let folder = folder.map_err(|error| failure(error, "is there room in the folder for temporary files?"))?;
     let program = std::env::current_exe().map_err(|error| failure(error, "is /proc mounted?"))?;
-    let mut command: Vec<OsString> =
-        vec![program.into(), "demo".into(), "--inside".into(), folder.path().into(), "--nodes".into(), demo.nodes.to_string().into()];
+    let mut command: Vec<OsString> = vec![
+        program.into(),
+        "demo".into(),
+        "--inside".into(),
+        folder.path().into(),
+        "--nodes".into(),
+        demo.nodes.to_string().into(),
+    ];
     command.push(format!("--color={}", if paint.is_on() { "always" } else { "never" }).into());
     command.extend(demo.keep.then(|| "--keep".into()));
     command.extend(json.then(|| "--json".into()));
-    let enclosure = Enclosure::spawn(&command, UserNamespace::Always).map_err(|error| {
-        let status = if matches!(error, EncloseError::Unshare(_)) { ExitStatus::Permission } else { ExitStatus::Failure };
+    let enclosure = Enclosure::spawn(&command, UserNamespace::New).map_err(|error| {
+        let status =
+            if matches!(error, EncloseError::Unshare(_)) { ExitStatus::Permission } else { ExitStatus::Failure };
         let hint = error.advice().unwrap_or("run it as root").to_owned();
         Failure::new(status, "the demo cannot run", causes(&error), hint)
     })?;

@@ -74,7 +74,12 @@ impl Story {
 
         let began = clock::now();
         let joined: Joined = nodes[0].ask(&Request::Init { name: None })?;
-        self.saw("peerctl init", true, format!("cluster {}, first signer {}", &joined.cluster[..8], joined.name), began);
+        self.saw(
+            "peerctl init",
+            true,
+            format!("cluster {}, first signer {}", &joined.cluster[..8], joined.name),
+            began,
+        );
         for name in NETWORKS {
             let began = clock::now();
             let made: NetworkCreated =
@@ -84,8 +89,7 @@ impl Story {
         for node in &nodes[1..] {
             let began = clock::now();
             let networks = NETWORKS.map(str::to_owned).to_vec();
-            let invited: Invited =
-                nodes[0].ask(&Request::Invite { networks, ttl_s: 600, uses: 1, signer: false })?;
+            let invited: Invited = nodes[0].ask(&Request::Invite { networks, ttl_s: 600, uses: 1, signer: false })?;
             let joined: Joined = node.ask(&Request::Join { token: invited.token.clone() })?;
             let seen = format!("{} is in, by a token good for one use", joined.name);
             self.saw("peerctl join", true, seen, began);
@@ -115,8 +119,7 @@ impl Story {
                 let node = place(i);
                 let page = format!("{network} {kind} on {}", node.name);
                 let mut container = node.run(network, APP, kind, &page)?;
-                let rows: Vec<ContainerRow> =
-                    node.ask(&Request::ContainerLs { network: Some(network.to_owned()) })?;
+                let rows: Vec<ContainerRow> = node.ask(&Request::ContainerLs { network: Some(network.to_owned()) })?;
                 let known: Vec<&str> =
                     containers.iter().filter_map(|c: &Container| Some(c.row().ok()?.id.as_str())).collect();
                 container.identify(&rows, |row| {
@@ -182,7 +185,8 @@ impl Story {
                 let at = red[0].page_at()?;
                 let began = clock::now();
                 let seen = red[2].look(&Ask::Fetch(at))?;
-                let text = said(&seen, &format!("{:?}: the address is blue's too, and each network has its own", seen.page));
+                let text =
+                    said(&seen, &format!("{:?}: the address is blue's too, and each network has its own", seen.page));
                 let page = format!("red web on {}", red[0].row()?.node);
                 self.saw(&format!("red's worker fetches http://{}/", at.ip()), seen.page == page, text, began);
             }
@@ -217,7 +221,8 @@ impl Story {
         let began = clock::now();
         let seen = blue[2].look(&Ask::Speed(at, SPEED_MIB))?;
         let gbit = seen.bytes as f64 * 8.0 / seen.ms / 1e6;
-        let text = said(&seen, &format!("{gbit:.2} Gbit/s of HTTP over one TCP connection, encrypted and decrypted here"));
+        let text =
+            said(&seen, &format!("{gbit:.2} Gbit/s of HTTP over one TCP connection, encrypted and decrypted here"));
         self.saw(&format!("worker fetches {SPEED_MIB} MiB"), seen.bytes == SPEED_MIB << 20, text, began);
         Ok(())
     }
@@ -253,7 +258,9 @@ impl Story {
 
     /// Says why the demo could not go on.
     pub fn broke_off(&self, error: &anyhow::Error) {
-        eprintln!("error: the demo broke off\n  {error:#}\n  try: peerctl demo once more, and report it if it stays so");
+        eprintln!(
+            "error: the demo broke off\n  {error:#}\n  try: peerctl demo once more, and report it if it stays so"
+        );
     }
 
     /// The last line, and the exit code.
@@ -261,11 +268,16 @@ impl Story {
         let held = self.steps.iter().filter(|step| step.held).count();
         let all = held == self.steps.len();
         if self.json {
-            let data = serde_json::json!({ "held": all, "steps": self.steps, "ms": self.began.elapsed().as_millis() as u64 });
+            let data =
+                serde_json::json!({ "held": all, "steps": self.steps, "ms": self.began.elapsed().as_millis() as u64 });
             println!("{}", serde_json::json!({ "schema": "peerctl.demo/1", "data": data, "warnings": [] }));
         } else {
             let verdict = if all { self.paint.good("all of it held") } else { self.paint.bad("not all of it held") };
-            println!("\n{held} of {} steps: {verdict}, in {:.1} s", self.steps.len(), self.began.elapsed().as_secs_f64());
+            println!(
+                "\n{held} of {} steps: {verdict}, in {:.1} s",
+                self.steps.len(),
+                self.began.elapsed().as_secs_f64()
+            );
         }
         u8::from(!all)
     }

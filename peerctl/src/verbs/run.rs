@@ -29,7 +29,8 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
         (code, Failure::new(ExitStatus::Failure, "cannot run the command", causes(&error), hint))
     };
     let command = run.command.iter().map(Into::into).collect();
-    let mut sandbox = Sandbox::spawn(&SandboxSpec { command, user_namespace: UserNamespace::IfNeeded }).map_err(sandboxed)?;
+    let mut sandbox =
+        Sandbox::spawn(&SandboxSpec { command, user_namespace: UserNamespace::needed() }).map_err(sandboxed)?;
 
     let request = attach_request(Target::Pid(sandbox.pid()), run.place);
     let answer = session.client.ask(&Request::Attach(Box::new(request))).map_err(before)?;

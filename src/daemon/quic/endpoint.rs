@@ -8,8 +8,9 @@ use ed25519_dalek::SigningKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
-use super::link::{Link, MESSAGE_LEN_MAX};
+use super::link::Link;
 use super::tls::Identity;
+use crate::gossip::MESSAGE_LEN_MAX;
 use crate::model::NodeId;
 
 /// How long a peer may be silent before its connection is given up.
@@ -55,9 +56,7 @@ impl Endpoint {
         let crypto = QuicServerConfig::try_from(tls).map_err(std::io::Error::other)?;
         // Derived from the node's key: after a restart the node recognises its peers' Retry tokens, and answers what it
         // no longer knows with a reset that the peer believes.
-        let derived = |what: &str| {
-            blake3::derive_key(&format!("peerd 1 quic {what}"), key.as_bytes())
-        };
+        let derived = |what: &str| blake3::derive_key(&format!("peerd 1 quic {what}"), key.as_bytes());
         let token_key = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&derived("token"));
         let mut server = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server.transport_config(transport.clone()).max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10);

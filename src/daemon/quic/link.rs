@@ -6,10 +6,9 @@ use std::time::Duration;
 use quinn::{Connection, VarInt};
 
 use super::tls;
+use crate::gossip::MESSAGE_LEN_MAX;
 use crate::model::NodeId;
 
-/// The longest message, in bytes.
-pub const MESSAGE_LEN_MAX: usize = 1 << 20;
 /// How long the other side may take over one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -62,11 +61,6 @@ impl Link {
     /// Whether this node dialled.
     pub fn is_dialled(&self) -> bool {
         self.dialled
-    }
-
-    /// The connection's number, for telling two links to one node apart.
-    pub fn stable_id(&self) -> usize {
-        self.connection.stable_id()
     }
 
     /// Where the peer's packets come from, as of its newest authenticated one.

@@ -5,6 +5,8 @@
 
 mod endpoint;
 mod link;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use endpoint::Endpoint;

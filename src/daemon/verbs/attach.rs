@@ -18,9 +18,8 @@ use crate::gossip::{AttachSpec, Done, OperationError, Space};
 use crate::membership::Container;
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
-use crate::sys::resolv::{self, Installed};
 use crate::sys::tun::{self, Tun, TunSpec};
-use crate::sys::{clock, random};
+use crate::sys::{clock, random, resolv};
 
 /// How often namespaces are looked at to see whether they are still there.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +48,12 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
     let kind = label("a container's type", &request.kind)?;
     if kind.is_number() {
         let why = "in a name it would be taken for a container's number";
-        return Err(Failure::new(ExitStatus::Usage, format_args!("{kind} cannot be a container's type"), why, "--type web"));
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            format_args!("{kind} cannot be a container's type"),
+            why,
+            "--type web",
+        ));
     }
     if request.version.as_ref().is_some_and(|version| version.is_empty() || version.len() > 128) {
         let why = "a version has 1 to 128 bytes";
@@ -69,10 +73,6 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
-    if netns.id() == node.own_netns {
-        let why = "this is the network namespace of the node itself";
-        return Err(Failure::new(ExitStatus::Conflict, what, why, "peerctl run -- CMD makes one for CMD"));
-    }
     let _claim = node.attachments.claim(netns.id()).map_err(|holder| {
         let holder = holder.map_or_else(|| "somebody else at this moment".to_owned(), |id| format!("container {id}"));
         let why = format!("its network namespace is attached already, by {holder}");
@@ -166,17 +166,10 @@ async fn plug(
         app: container.app.clone(),
         version: container.version.clone(),
     };
-    let (resolv, warning) = match resolv::install(&netns.path()) {
-        Installed::Written(_) => (Some(netns.path()), None),
-        // Such a namespace has no folder of its own below /etc/netns; `run` brings its own resolv.conf.
-        Installed::NotNamed => (None, None),
-        Installed::Foreign(path) => {
-            let message = format!("{} is somebody else's and stays: names are not set up by peerd", path.display());
-            (None, Some(message))
-        }
-        Installed::Impossible { path, source } => {
-            (None, Some(format!("{} cannot be written ({source}): names are not set up", path.display())))
-        }
+    // A namespace without a name has no file of its own; `run` brings one along.
+    let (resolv, warning) = match resolv::provide(&netns.path()) {
+        Ok(path) => (path, None),
+        Err(error) => (None, Some(format!("names are not set up in the container: {}", with_causes(&error)))),
     };
     let local = Local {
         id: container.id,
@@ -217,10 +210,10 @@ async fn unpublish(node: &Node, id: AttachmentId) {
 async fn unplug_device(local: &Local) {
     let local = local.clone();
     blocking(move || {
-        if let Some(netns) = &local.resolv
-            && let Err(error) = resolv::remove(netns)
+        if let Some(path) = &local.resolv
+            && let Err(error) = resolv::withdraw(path)
         {
-            tracing::warn!(netns = %netns.display(), %error, "a resolv.conf of ours stays");
+            tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
         }
         let Ok(netns) = Netns::reopen(&local.anchor) else { return };
         if let Err(error) = tun::detach_tun(&netns, &local.ifname) {
@@ -311,7 +304,10 @@ pub async fn detach_gone(node: &Node) {
             let gone = |local: &Local| {
                 matches!(
                     Netns::reopen(&local.anchor),
-                    Err(NetnsError::NoSuchPath(_) | NetnsError::NoSuchProcess(_) | NetnsError::Replaced(_) | NetnsError::NotANetns(_))
+                    Err(NetnsError::NoSuchPath(_)
+                        | NetnsError::NoSuchProcess(_)
+                        | NetnsError::Replaced(_)
+                        | NetnsError::NotANetns(_))
                 )
             };
             locals.into_iter().filter(gone).collect::<Vec<_>>()

@@ -84,9 +84,8 @@ pub async fn join(node: &Node, token: String, progress: &Progress) -> Result<Ans
             progress.step(text).await;
         }
     };
-    let (done, ()) = tokio::time::timeout(JOIN_TIMEOUT, async { tokio::join!(operation_done, tell) })
-        .await
-        .map_err(|_| {
+    let (done, ()) =
+        tokio::time::timeout(JOIN_TIMEOUT, async { tokio::join!(operation_done, tell) }).await.map_err(|_| {
             let why = format!("it took longer than {} s", JOIN_TIMEOUT.as_secs());
             Failure::new(ExitStatus::Timeout, what, why, "does UDP reach the signer's port? peerctl status")
         })?;
@@ -113,7 +112,12 @@ pub async fn network_create(node: &Node, name: Option<String>, internal: bool) -
     if let Some(name) = &name {
         if name.as_str() == "svc" || name.as_str().starts_with("pn-") {
             let why = format!("{name} would stand where names need another meaning");
-            return Err(Failure::new(ExitStatus::Usage, what, why, "choose another name; the id pn-UUID is made for you"));
+            return Err(Failure::new(
+                ExitStatus::Usage,
+                what,
+                why,
+                "choose another name; the id pn-UUID is made for you",
+            ));
         }
         if let Some(other) = node.membership().networks().find(|network| network.name.as_ref() == Some(name)) {
             let why = format!("there is a network {name} already: {}", other.id);
@@ -136,7 +140,12 @@ pub async fn grant(node: &Node, network: &str, grantee: &str, owner: bool) -> Re
     let network = node.network(Some(network))?;
     let Some(grantee) = node.membership().node_by_text(grantee).cloned() else {
         let why = "no node of the cluster has this name or id, or several have";
-        return Err(Failure::new(ExitStatus::NotFound, format_args!("there is no node {grantee}"), why, "peerctl node ls"));
+        return Err(Failure::new(
+            ExitStatus::NotFound,
+            format_args!("there is no node {grantee}"),
+            why,
+            "peerctl node ls",
+        ));
     };
     let (id, to, role) = (network.id.clone(), grantee.id, if owner { Role::Owner } else { Role::Host });
     let done = node.operate(move |gossip| gossip.grant(&id, to, role, clock::now()), None).await?;

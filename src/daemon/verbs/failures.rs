@@ -40,12 +40,18 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
         membership.network(id).map_or_else(|| id.to_string(), |network| network.display_name().to_owned())
     };
     let (status, why, hint) = match error {
-        OperationError::NoCluster => {
-            (ExitStatus::Failure, error.to_string(), "peerctl init starts a cluster, peerctl join - enters one".to_owned())
-        }
+        OperationError::NoCluster => (
+            ExitStatus::Failure,
+            error.to_string(),
+            "peerctl init starts a cluster, peerctl join - enters one".to_owned(),
+        ),
         OperationError::InCluster(_) => (Conflict, error.to_string(), "peerctl status shows it".to_owned()),
-        OperationError::Joining | OperationError::Busy => (Conflict, error.to_string(), "wait for it and try again".to_owned()),
-        OperationError::NotSigner => (Permission, error.to_string(), "peerctl node ls shows the signers; ask there".to_owned()),
+        OperationError::Joining | OperationError::Busy => {
+            (Conflict, error.to_string(), "wait for it and try again".to_owned())
+        }
+        OperationError::NotSigner => {
+            (Permission, error.to_string(), "peerctl node ls shows the signers; ask there".to_owned())
+        }
         OperationError::NotOwner(network) => {
             let why = format!("only owners of network {} do this, and this node is none", network_name(network));
             (Permission, why, "peerctl network inspect shows the owners; ask there".to_owned())

@@ -27,8 +27,7 @@ fn network_row(node: &Node, membership: &Membership, network: &Network) -> Netwo
 
 pub fn networks(node: &Node) -> Answer {
     let membership = node.membership();
-    let rows: Vec<NetworkRow> =
-        membership.networks().map(|network| network_row(node, &membership, network)).collect();
+    let rows: Vec<NetworkRow> = membership.networks().map(|network| network_row(node, &membership, network)).collect();
     Answer::of(rows)
 }
 

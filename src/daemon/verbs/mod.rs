@@ -43,7 +43,9 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::Invite { networks, ttl_s, uses, signer } => cluster::invite(node, networks, ttl_s, uses, signer).await,
         Request::Join { token } => cluster::join(node, token, progress).await,
         Request::NetworkCreate { name, internal } => cluster::network_create(node, name, internal).await,
-        Request::NetworkGrant { network, node: grantee, owner } => cluster::grant(node, &network, &grantee, owner).await,
+        Request::NetworkGrant { network, node: grantee, owner } => {
+            cluster::grant(node, &network, &grantee, owner).await
+        }
         Request::Attach(request) => attach::attach(node, *request).await,
         Request::Detach { target } => attach::detach(node, &target).await,
         Request::NetworkLs => Ok(look::networks(node)),

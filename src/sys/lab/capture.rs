@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use memchr::memmem::Finder;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, Type};
 
 use crate::sys::netlink::Netlink;
@@ -19,8 +21,10 @@ const SAMPLE_COUNT_MAX: usize = 8;
 const SAMPLE_LEN_MAX: usize = 256;
 /// What may queue while this process does something else.
 const RECEIVE_BUFFER_LEN: usize = 8 * 1024 * 1024;
-/// A capture that nobody finishes ends by itself.
-const LIFETIME: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
+/// More frames than the receive buffer holds, each taking up 768 bytes of it at least.
+const FRAMES_A_TURN_MAX: usize = 2 * RECEIVE_BUFFER_LEN / 768;
+/// A capture on which nothing passes for so long has been forgotten.
+const IDLE_TIMEOUT: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
 
 /// Listens on one interface from [`Capture::open`] to [`Capture::finish`].
 #[derive(Debug)]
@@ -87,13 +91,16 @@ impl Drop for Capture {
 
 /// Counts until told to stop, and then what is still queued.
 fn listen(socket: &Socket, stop: BorrowedFd<'_>, canaries: &[Vec<u8>], captured: &Mutex<Captured>) -> io::Result<()> {
+    let finders: Vec<_> = canaries.iter().map(Finder::new).collect();
     let mut frame = vec![0; FRAME_LEN_MAX];
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
-        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&LIFETIME)))?;
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&IDLE_TIMEOUT)))?;
         let stopping = ready == 0 || fds[1].revents().contains(PollFlags::IN);
-        while let Ok((len, _)) = rustix::net::recv(socket, &mut frame[..], rustix::net::RecvFlags::DONTWAIT) {
-            lock(captured).count(&frame[..len.min(FRAME_LEN_MAX)], canaries);
+        // At most what was queued when it was told to stop, however fast more comes.
+        for _ in 0..FRAMES_A_TURN_MAX {
+            let Ok((len, _)) = rustix::net::recv(socket, &mut frame[..], RecvFlags::DONTWAIT) else { break };
+            lock(captured).count(&frame[..len.min(FRAME_LEN_MAX)], &finders);
         }
         if stopping {
             lock(captured).missed = missed(socket)?;
@@ -103,11 +110,11 @@ fn listen(socket: &Socket, stop: BorrowedFd<'_>, canaries: &[Vec<u8>], captured:
 }
 
 impl Captured {
-    fn count(&mut self, frame: &[u8], canaries: &[Vec<u8>]) {
+    fn count(&mut self, frame: &[u8], finders: &[Finder<'_>]) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
-        for (count, canary) in self.canary_frames.iter_mut().zip(canaries) {
-            *count += u64::from(!canary.is_empty() && frame.windows(canary.len()).any(|window| window == canary));
+        for (count, finder) in self.canary_frames.iter_mut().zip(finders) {
+            *count += u64::from(finder.find(frame).is_some());
         }
         if frame.len() > 200 && self.samples.len() < SAMPLE_COUNT_MAX {
             self.samples.push(frame[..frame.len().min(SAMPLE_LEN_MAX)].to_vec());

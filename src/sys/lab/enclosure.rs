@@ -8,7 +8,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -80,7 +79,8 @@ impl Enclosure {
     /// Waits for the command; meanwhile what this process is signalled goes on to it. Its exit code, or 128 and the
     /// signal that killed it.
     pub fn wait(mut self) -> std::io::Result<i32> {
-        let _forward = SignalForward::to(self.running.pid())?;
+        // Another waiter in this process has the signals already: they are meant for its child then.
+        let _forward = SignalForward::to(self.running.pid());
         Ok(process::exit_code(self.running.wait()?))
     }
 
@@ -158,7 +158,7 @@ fn become_command(asked: &mut Asked) -> EncloseError {
     if let Some(stdin) = asked.fds.pop() {
         command.stdin(Stdio::from(stdin));
     }
-    EncloseError::Command { command: program.to_string_lossy().into_owned(), source: command.exec().into() }
+    EncloseError::Command { command: program.to_string_lossy().into_owned(), source: process::exec(&mut command) }
 }
 
 /// After every change of credentials, which clears it. That the parent died before shows on the socket.

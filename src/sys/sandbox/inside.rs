@@ -1,7 +1,6 @@
 //! The sandbox's own side: from a helper to the command.
 
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -11,6 +10,7 @@ use super::{Begin, Order, Ready, SandboxError, private_etc};
 use crate::sys::OsError;
 use crate::sys::helper::{self, Asked};
 use crate::sys::netlink::Netlink;
+use crate::sys::process;
 use crate::sys::resolv::RESOLV_CONF;
 use crate::sys::userns::{UnshareError, step, unshare};
 
@@ -29,7 +29,7 @@ pub(in crate::sys) fn run(order: Order, mut asked: Asked) -> i32 {
         command.stdin(Stdio::from(stdin));
     }
     let failed =
-        SandboxError::Command { command: program.to_string_lossy().into_owned(), source: command.exec().into() };
+        SandboxError::Command { command: program.to_string_lossy().into_owned(), source: process::exec(&mut command) };
     // Whoever asked is gone if this fails, and so are we in a moment.
     let _ = helper::send(asked.socket.as_fd(), &failed, &[]);
     failed.exit_code()

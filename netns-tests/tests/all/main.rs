@@ -1,0 +1,9 @@
+//! What peerd does between hosts: one file for each behaviour.
+
+mod bad_input;
+mod isolation;
+mod names;
+mod reach;
+mod rig;
+mod spoofing;
+mod visibility;

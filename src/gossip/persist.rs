@@ -1,0 +1,107 @@
+//! What has to be on disk before it is true for others: one set of files at a time, and who waits for it.
+
+use std::time::{Duration, Instant};
+
+use super::api::{Done, OperationId, PersistToken};
+use super::join::Redemption;
+use super::store::Write;
+use crate::membership::Delta;
+
+/// How long after a failed write the next try waits.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What happens once the files are written.
+pub(super) enum Waiter {
+    Done(OperationId, Done),
+    /// The invite's consumption is safe: certify the joiner.
+    Certify(Redemption),
+    /// The certificate is safe: send it.
+    Admit(Redemption),
+    /// We are in the cluster: go on with Hello.
+    Joined,
+}
+
+/// Files, what they make true, and who waits.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub writes: Vec<Write>,
+    /// Written after the others: what says that they must be there.
+    last: Vec<Write>,
+    /// What we signed: applied to the logs and published afterwards.
+    pub deltas: Vec<Delta>,
+    pub waiters: Vec<Waiter>,
+}
+
+/// Writes batches, one after the other.
+#[derive(Default)]
+pub(super) struct Persister {
+    tokens: u64,
+    pending: Batch,
+    in_flight: Option<(PersistToken, Batch)>,
+    retry_at: Option<Instant>,
+}
+
+impl Persister {
+    /// Adds a file to the next batch, in the place of an older content.
+    pub fn write(&mut self, write: Write) {
+        self.pending.writes.retain(|old| old.name != write.name);
+        self.pending.writes.push(write);
+    }
+
+    /// Adds a file that is written after those of [`Persister::write`].
+    pub fn write_last(&mut self, write: Write) {
+        self.pending.writes.retain(|old| old.name != write.name);
+        self.pending.last.push(write);
+    }
+
+    /// Publishes `delta` after the next batch.
+    pub fn publish(&mut self, delta: Delta) {
+        self.pending.deltas.push(delta);
+    }
+
+    /// Wakes `waiter` after the next batch.
+    pub fn then(&mut self, waiter: Waiter) {
+        self.pending.waiters.push(waiter);
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub fn has_pending(&self) -> bool {
+        !(self.pending.writes.is_empty() && self.pending.last.is_empty() && self.pending.waiters.is_empty())
+    }
+
+    /// Starts the next batch.
+    pub fn start(&mut self) -> (PersistToken, Vec<Write>) {
+        self.tokens += 1;
+        let token = PersistToken(self.tokens);
+        let mut batch = std::mem::take(&mut self.pending);
+        let last = std::mem::take(&mut batch.last);
+        batch.writes.extend(last);
+        let writes = batch.writes.clone();
+        self.in_flight = Some((token, batch));
+        (token, writes)
+    }
+
+    /// The batch with this token, once it is on disk; `None` for a token that is not in flight.
+    pub fn finish(&mut self, token: PersistToken) -> Option<Batch> {
+        self.in_flight.take_if(|(in_flight, _)| *in_flight == token).map(|(_, batch)| batch)
+    }
+
+    /// The disk refused: operations of the batch fail, and the files are tried again, for what was signed cannot be unsigned.
+    pub fn fail(&mut self, token: PersistToken, now: Instant) -> Vec<Waiter> {
+        let Some((_, batch)) = self.in_flight.as_mut().filter(|(in_flight, _)| *in_flight == token) else {
+            return Vec::new();
+        };
+        self.retry_at = Some(now + RETRY_AFTER);
+        std::mem::take(&mut batch.waiters)
+    }
+
+    /// The files of a failed batch, when it is time to try them again.
+    pub fn retry(&mut self, now: Instant) -> Option<(PersistToken, Vec<Write>)> {
+        self.retry_at.take_if(|at| *at <= now)?;
+        let (token, batch) = self.in_flight.as_ref()?;
+        Some((*token, batch.writes.clone()))
+    }
+}

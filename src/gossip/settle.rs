@@ -1,0 +1,347 @@
+//! What follows from changes: states derived anew, duties done, files written, the shell told.
+//!
+//! Every `handle_*` and every operation ends in [`Gossip::settle`], so that outputs come in one order: files first, then
+//! the new membership, then the operations that it completes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::api::{Done, OperationError, Output, PersistToken};
+use super::files::{self, LogFile};
+use super::machine::Gossip;
+use super::persist::Waiter;
+use super::store::Write;
+use crate::membership::{Applied, ApplyError, ClusterState, Delta, NetworkState, Node, Shard, Verified, definition};
+use crate::model::{Boot, NetworkId, NodeId};
+
+/// What the receiver of a delta does with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Apply,
+    /// Its origin's certificate or grant is not here yet.
+    Park,
+    /// It is about a network that this node does not hold.
+    Refuse,
+}
+
+/// What became of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ingested {
+    Changed,
+    Known,
+    Parked,
+    /// It builds on a state that is not here.
+    Mismatch,
+    Refused,
+}
+
+impl Gossip {
+    /// Does what is due after anything happened.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.refresh_all(now);
+        self.flush(now);
+        self.spread_rumours(now);
+        if std::mem::take(&mut self.membership_changed) {
+            self.outputs.push_back(Output::MembershipChanged(self.membership.clone()));
+        }
+        for (operation, result) in std::mem::take(&mut self.finished) {
+            self.outputs.push_back(Output::Done(operation, result));
+        }
+    }
+
+    /// Derives what changed until nothing changes any more.
+    pub(super) fn refresh_all(&mut self, now: Instant) {
+        while let changed @ Some(_) = Some(std::mem::take(&mut self.changed)).filter(|changed| !changed.is_empty()) {
+            let mut changed = changed.unwrap_or_default();
+            if changed.remove(&Shard::Cluster) && self.refresh_cluster() {
+                let networks = self.networks.keys().chain(self.wanted.keys());
+                changed.extend(networks.cloned().map(Shard::Network));
+                self.retry_offers(now);
+            }
+            let networks: Vec<NetworkId> = changed.iter().filter_map(|shard| shard.network().cloned()).collect();
+            for network in &networks {
+                self.refresh_network(network, now);
+            }
+            self.unpark(now);
+            for network in &networks {
+                self.do_home_duties(network, now);
+                self.offer_to_grantees(network);
+            }
+            self.retry_attaches(now);
+        }
+    }
+
+    /// Derives who belongs to the cluster; whether that changed what anybody may do.
+    fn refresh_cluster(&mut self) -> bool {
+        let Some(belonging) = &self.belonging else { return false };
+        let records = self.cluster_records();
+        let Some(state) = ClusterState::derive(belonging.id, records.iter().copied()) else { return false };
+        let trust_changed = state != belonging.state;
+        self.refresh_nodes(&state);
+        let revoked: Vec<NodeId> = self.peers.members().filter(|peer| state.is_revoked(*peer)).collect();
+        if let Some(belonging) = &mut self.belonging {
+            belonging.state = state;
+        }
+        for peer in revoked {
+            self.close_peer(peer, "this node was expelled");
+        }
+        trust_changed
+    }
+
+    fn refresh_nodes(&mut self, state: &ClusterState) {
+        let mut membership = (*self.membership).clone();
+        let mut changed = false;
+        for (id, name) in state.members() {
+            let log = self.logs.log(&Shard::Cluster, id);
+            let endpoints = log.into_iter().flat_map(|log| log.records()).find_map(|record| match record.body() {
+                crate::membership::body::Body::Node(node) => Some(node.endpoints.clone()),
+                _ => None,
+            });
+            let node = Node {
+                id,
+                name: name.clone(),
+                endpoints: endpoints.unwrap_or_default(),
+                boot: log.map_or(Boot(0), |log| log.head().boot),
+                signer: state.signer_number(id),
+            };
+            if membership.node(id).is_none_or(|held| **held != node) {
+                membership.insert_node(Arc::new(node));
+                changed = true;
+            }
+        }
+        let gone: Vec<NodeId> = membership.nodes().map(|node| node.id).filter(|id| !state.is_member(*id)).collect();
+        for id in &gone {
+            membership.remove_node(*id);
+        }
+        if changed || !gone.is_empty() {
+            self.membership = Arc::new(membership);
+            self.membership_changed = true;
+        }
+    }
+
+    fn refresh_network(&mut self, id: &NetworkId, now: Instant) {
+        let held = self.networks.contains_key(id);
+        if !held && !self.wanted.contains_key(id) {
+            return;
+        }
+        let shard = Shard::Network(id.clone());
+        let Some(state) = self.state().and_then(|state| {
+            let records: Vec<&Verified> = self.logs.records(&shard).collect();
+            NetworkState::derive(id, state, records.iter().copied())
+        }) else {
+            return;
+        };
+        let strangers: Vec<NodeId> =
+            self.logs.shard(&shard).map(|log| log.origin()).filter(|origin| !state.may_write(*origin)).collect();
+        for origin in strangers {
+            self.logs.drop_log(&shard, origin);
+            if origin != self.me {
+                self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
+            }
+        }
+        if state.is_granted(self.me) {
+            let mut membership = (*self.membership).clone();
+            membership.insert_network(state.view.clone());
+            self.membership = Arc::new(membership);
+            self.membership_changed = true;
+            self.wanted.remove(id);
+            self.networks.insert(id.clone(), state);
+            if !held {
+                self.spaces.entry(id.clone()).or_default();
+                self.tell_keys(id);
+            }
+            self.seek_secret(id, now);
+        } else if held {
+            self.lose_network(id);
+        } else if let Some(wanted) = self.wanted.get_mut(id) {
+            wanted.state = Some(state);
+        }
+    }
+
+    /// Forgets a network that this node is not granted any more.
+    pub(super) fn lose_network(&mut self, id: &NetworkId) {
+        let shard = Shard::Network(id.clone());
+        for origin in self.logs.drop_shard(&shard) {
+            if origin != self.me {
+                self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
+            }
+        }
+        if self.authors.remove(&(self.me, shard.clone())).is_some() {
+            self.persister.write(Write::remove(files::own_log_name(&shard)));
+        }
+        self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
+        self.rumours.forget(&shard);
+        self.spaces.remove(id);
+        self.wanted.remove(id);
+        if self.secrets.remove(id).is_some() {
+            self.persister.write(Write::remove(files::secrets_name(id)));
+        }
+        if let Some(state) = self.networks.remove(id) {
+            let mut membership = (*self.membership).clone();
+            membership.remove_network(id);
+            self.membership = Arc::new(membership);
+            self.membership_changed = true;
+            self.outputs.push_back(Output::NetworkKeys { vni: state.view.vni, generations: Vec::new() });
+        }
+    }
+
+    /// Whether a delta's origin may write in its shard, as far as this node knows.
+    pub(super) fn admission(&self, delta: &Delta) -> Admission {
+        let Some(cluster) = self.state() else { return Admission::Refuse };
+        let origin = delta.head.origin();
+        let may_write = match &delta.head.head().shard {
+            Shard::Cluster => cluster.may_write(origin),
+            Shard::Network(id) => match (self.networks.get(id), self.wanted.get(id)) {
+                (Some(state), _) | (None, Some(super::machine::Wanted { state: Some(state), .. })) => {
+                    state.may_write(origin)
+                }
+                (None, Some(_)) => delta.added.iter().any(|record| definition(id, cluster, record).is_some()),
+                (None, None) => return Admission::Refuse,
+            },
+        };
+        if may_write { Admission::Apply } else { Admission::Park }
+    }
+
+    /// Takes a delta in, if its origin may write in its shard.
+    pub(super) fn ingest(&mut self, delta: &Delta, from: Option<NodeId>) -> Ingested {
+        match self.admission(delta) {
+            Admission::Apply => {}
+            Admission::Park => {
+                self.logs.park(delta.clone());
+                return Ingested::Parked;
+            }
+            Admission::Refuse => return Ingested::Refused,
+        }
+        let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
+        let before = self.logs.log(&shard, origin).map(|log| log.stamp());
+        match self.logs.apply(delta) {
+            Ok(Applied::Changed { removed }) => {
+                self.rumours.add(&shard, origin, before, removed, from);
+                if origin == self.me || self.pens.contains_key(&origin) {
+                    self.hear_own(&shard, origin);
+                } else {
+                    self.unsaved.insert((shard.clone(), origin));
+                }
+                self.changed.insert(shard);
+                Ingested::Changed
+            }
+            Ok(Applied::Known) => {
+                if let Some(from) = from {
+                    self.rumours.knows(&shard, origin, from);
+                }
+                Ingested::Known
+            }
+            Err(ApplyError::Mismatch) => Ingested::Mismatch,
+            Err(_) => Ingested::Refused,
+        }
+    }
+
+    /// A peer knows a later state of a log of ours than we do: this node was rolled back. What it said then it says again,
+    /// with what it said since on top.
+    fn hear_own(&mut self, shard: &Shard, origin: NodeId) {
+        let Some(heard) = self.logs.log(shard, origin).cloned() else { return };
+        let Some((log, pen)) = self.author(origin, shard) else { return };
+        log.adopt(pen, &heard);
+        let boot = pen.boot();
+        if origin == self.me && boot > self.boot.boot {
+            self.boot.boot = boot;
+            self.persister.write(self.boot.write());
+        }
+    }
+
+    fn unpark(&mut self, now: Instant) {
+        let mut logs = std::mem::take(&mut self.logs);
+        let ready = logs.unpark(|delta| self.admission(delta) == Admission::Apply);
+        self.logs = logs;
+        for delta in ready {
+            if self.ingest(&delta, None) == Ingested::Mismatch {
+                self.pull_from_anyone(&delta.head.head().shard.clone(), delta.head.origin(), now);
+            }
+        }
+    }
+
+    /// Seals what we wrote and hands it to the disk, unless it is busy: then the next round takes it.
+    pub(super) fn flush(&mut self, now: Instant) {
+        if self.persister.is_busy() {
+            return;
+        }
+        let changed: Vec<(NodeId, Shard)> =
+            self.authors.iter().filter(|(_, log)| log.is_changed()).map(|(at, _)| at.clone()).collect();
+        for (origin, shard) in changed {
+            self.seal(origin, &shard, now);
+        }
+        if self.persister.has_pending() {
+            let (token, writes) = self.persister.start();
+            self.outputs.push_back(Output::Persist { token, writes });
+        }
+    }
+
+    fn seal(&mut self, origin: NodeId, shard: &Shard, now: Instant) {
+        let Some(cluster) = self.cluster() else { return };
+        let (Some(log), Some(pen)) = (self.authors.get_mut(&(origin, shard.clone())), self.pens.get_mut(&origin))
+        else {
+            return;
+        };
+        let Some(delta) = log.seal(pen, &mut self.rng) else { return };
+        let whole = log.whole(&delta);
+        let own = origin == self.me;
+        let resting = shard.network().and_then(|id| self.spaces.get(id));
+        let resting = resting.map(|space| space.stored_resting(self.wall.unix_s(now), now)).unwrap_or_default();
+        let name = if own { files::own_log_name(shard) } else { files::foreign_log_name(shard, origin) };
+        self.persister.write(LogFile { delta: whole, resting }.write(name, cluster, own));
+        self.persister.publish(delta);
+    }
+
+    /// The files of this token are on disk.
+    pub fn handle_persisted(&mut self, token: PersistToken, now: Instant) {
+        let Some(batch) = self.persister.finish(token) else { return };
+        for delta in batch.deltas {
+            let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
+            let before = self.logs.log(&shard, origin).map(|log| log.stamp());
+            if let Ok(Applied::Changed { removed }) = self.logs.apply(&delta) {
+                self.rumours.add(&shard, origin, before, removed, None);
+                self.changed.insert(shard);
+            }
+        }
+        self.refresh_all(now);
+        for waiter in batch.waiters {
+            self.wake(waiter, now);
+        }
+        self.settle(now);
+    }
+
+    /// The files of this token could not be written. They are tried again; what waited for them fails.
+    pub fn handle_persist_failed(&mut self, token: PersistToken, now: Instant) {
+        for waiter in self.persister.fail(token, now) {
+            if let Waiter::Done(operation, done) = waiter {
+                if let Done::Attached(attached) = &done {
+                    self.remove_container(attached.id, now);
+                }
+                self.finished.push((operation, Err(OperationError::NotStored)));
+            }
+        }
+        self.settle(now);
+    }
+
+    fn wake(&mut self, waiter: Waiter, now: Instant) {
+        match waiter {
+            Waiter::Done(operation, done) => self.finished.push((operation, Ok(done))),
+            Waiter::Certify(redemption) => self.certify(redemption, now),
+            Waiter::Admit(redemption) => self.admit(redemption),
+            Waiter::Joined => self.joined(now),
+        }
+    }
+
+    /// Hands the logs of others that changed to the disk.
+    pub(super) fn save_foreign_logs(&mut self) {
+        let Some(cluster) = self.cluster() else { return };
+        let unsaved: BTreeSet<(Shard, NodeId)> = std::mem::take(&mut self.unsaved);
+        for (shard, origin) in unsaved {
+            if let Some(log) = self.logs.log(&shard, origin) {
+                let name = files::foreign_log_name(&shard, origin);
+                self.persister.write(LogFile::of(log, Vec::new()).write(name, cluster, false));
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Anti-entropy: every two seconds with one peer, first one hash over all that the two share, then heads, then logs.
+//!
+//! Who may see what is decided here alone, by [`Gossip::may_see`]. A request about anything else gets the bytes that an id
+//! gets which never existed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand_core::RngCore;
+
+use super::api::ConnectionId;
+use super::exchange::Asked;
+use super::machine::{Gossip, Wanted};
+use super::message::{LogState, Message, RECORDS_LEN_MAX, ShardState};
+use super::settle::Ingested;
+use crate::membership::body::Body;
+use crate::membership::{
+    Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, NetworkState, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
+};
+use crate::model::{NetworkId, NodeId};
+
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// One round in this many goes to a node that is known and down.
+const DOWN_ROUND_EVERY: u64 = 4;
+/// How many logs are pulled at a time.
+const PULL_COUNT_MAX: usize = 256;
+/// How many shards are compared in one round.
+const SHARD_COUNT_MAX: usize = 256;
+/// How long an offered network may take to arrive.
+const WANTED_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many offered networks may be arriving.
+const WANTED_COUNT_MAX: usize = 256;
+/// How many offers wait for what they rest on.
+const EARLY_OFFER_COUNT_MAX: usize = 32;
+
+/// A log that is being pulled.
+struct Pull {
+    connection: ConnectionId,
+    staged: Vec<Verified>,
+    staged_len: usize,
+    /// Whether all of the log was asked for, since the increment did not fit.
+    whole: bool,
+}
+
+/// Where the rounds are.
+pub(super) struct SyncState {
+    next_round: Instant,
+    rounds: u64,
+    pulls: BTreeMap<(Shard, NodeId), Pull>,
+}
+
+impl SyncState {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { next_round: now, rounds: 0, pulls: BTreeMap::new() }
+    }
+
+    /// A pull came to nothing.
+    pub(super) fn abandon(&mut self, shard: &Shard, origin: NodeId) {
+        self.pulls.remove(&(shard.clone(), origin));
+    }
+
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        self.pulls.retain(|_, pull| pull.connection != connection);
+    }
+}
+
+impl Gossip {
+    /// Whether `peer` is to learn of this shard's records: every member of the cluster's, grantees alone of a network's.
+    pub(super) fn may_see(&self, peer: NodeId, shard: &Shard) -> bool {
+        match shard {
+            Shard::Cluster => self.state().is_some_and(|state| state.is_member(peer)),
+            Shard::Network(id) => self.networks.get(id).is_some_and(|network| network.is_granted(peer)),
+        }
+    }
+
+    fn shared(&self, peer: NodeId) -> impl Iterator<Item = Shard> {
+        let networks = self.networks.iter().filter(move |(_, network)| network.is_granted(peer));
+        std::iter::once(Shard::Cluster).chain(networks.map(|(id, _)| Shard::Network(id.clone())))
+    }
+
+    fn root(&self, peer: NodeId) -> SetHash {
+        SetHash::of(self.shared(peer).map(|shard| {
+            let name = minicbor::to_vec(&shard).expect("a Vec takes every byte");
+            SignedHash(*blake3::hash(&[&self.logs.digest(&shard).0[..], &name].concat()).as_bytes())
+        }))
+    }
+
+    /// Runs a round if one is due.
+    pub(super) fn sync_round(&mut self, now: Instant) {
+        if self.sync.next_round > now || self.belonging.is_none() {
+            return;
+        }
+        let jitter = Duration::from_millis(u64::from(self.rng.next_u32() % 200));
+        self.sync.next_round = now + SYNC_EVERY + jitter;
+        self.sync.rounds += 1;
+        let down = self.down_nodes();
+        if self.sync.rounds.is_multiple_of(DOWN_ROUND_EVERY) && !down.is_empty() {
+            let at = self.rng.next_u64() as usize % down.len();
+            return self.dial(down[at], now);
+        }
+        let members: Vec<NodeId> = self.peers.members().collect();
+        if !members.is_empty() {
+            let peer = members[self.rng.next_u64() as usize % members.len()];
+            if let Some(connection) = self.peers.connection(peer) {
+                self.sync_with(connection, peer, now);
+            }
+        }
+    }
+
+    /// Compares all that is shared with one peer.
+    pub(super) fn sync_with(&mut self, connection: ConnectionId, peer: NodeId, now: Instant) {
+        let root = self.root(peer);
+        self.ask(connection, &Message::Sync(root), Asked::Sync, now);
+    }
+
+    pub(super) fn answer_sync(&self, peer: NodeId, root: SetHash) -> Message {
+        if root == self.root(peer) {
+            return Message::Same;
+        }
+        let digest = |shard: Shard| {
+            let digest = self.logs.digest(&shard);
+            (shard, digest)
+        };
+        Message::Shards(self.shared(peer).map(digest).collect())
+    }
+
+    /// The peer's shards differ from ours somewhere.
+    pub(super) fn compare_shards(
+        &mut self,
+        peer: NodeId,
+        connection: ConnectionId,
+        theirs: Vec<(Shard, SetHash)>,
+        now: Instant,
+    ) {
+        let ours: Vec<Shard> = self.shared(peer).collect();
+        for shard in ours.iter().filter(|ours| !theirs.iter().any(|(shard, _)| shard == *ours)) {
+            if let Some(id) = shard.network() {
+                self.offer(connection, id);
+            }
+        }
+        let differing = theirs.into_iter().filter(|(shard, digest)| {
+            let wanted = shard.network().is_some_and(|id| self.wanted.contains_key(id));
+            wanted || ours.contains(shard) && self.logs.digest(shard) != *digest
+        });
+        let differing: Vec<Shard> = differing.map(|(shard, _)| shard).take(SHARD_COUNT_MAX).collect();
+        for shard in differing {
+            self.ask_heads(connection, shard, now);
+        }
+        self.sync_step(now);
+    }
+
+    fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
+        self.ask(connection, &Message::Heads(shard.clone()), Asked::Heads(shard), now);
+    }
+
+    pub(super) fn answer_heads(&self, peer: NodeId, shard: &Shard) -> Message {
+        if !self.may_see(peer, shard) {
+            return Message::Unknown;
+        }
+        let logs = self.logs.shard(shard).map(|log| LogState {
+            origin: log.origin(),
+            stamp: log.stamp(),
+            head: log.signed_head().hash(),
+        });
+        Message::State(ShardState { shard: shard.clone(), logs: logs.collect() })
+    }
+
+    /// Pulls what the peer knows later, and pushes what we know later.
+    pub(super) fn compare_logs(&mut self, peer: NodeId, connection: ConnectionId, theirs: ShardState, now: Instant) {
+        let shard = &theirs.shard;
+        let held: BTreeMap<NodeId, &LogState> = theirs.logs.iter().map(|log| (log.origin, log)).collect();
+        let mut wanted: Vec<NodeId> = Vec::new();
+        for log in &theirs.logs {
+            let ours = self.logs.log(shard, log.origin);
+            if ours.is_none_or(|ours| log.stamp >= ours.stamp() && log.head != ours.signed_head().hash()) {
+                wanted.push(log.origin);
+            }
+        }
+        // The creator's log first: it says what the others may write. The root's and the signers' in the cluster's shard.
+        let first = |origin: &NodeId| match shard {
+            Shard::Cluster => self.state().is_some_and(|s| s.root != *origin && s.signer_number(*origin).is_none()),
+            Shard::Network(id) => self.networks.get(id).is_some_and(|network| network.view.creator != *origin),
+        };
+        wanted.sort_by_key(|origin| (first(origin), *origin));
+        if self.may_see(peer, shard) {
+            let newer = |log: &&Log| held.get(&log.origin()).is_none_or(|theirs| theirs.stamp < log.stamp());
+            let deltas: Vec<Delta> = self
+                .logs
+                .shard(shard)
+                .filter(newer)
+                .map(|log| log.delta_since(held.get(&log.origin()).map(|theirs| theirs.stamp), RECORDS_LEN_MAX))
+                // A log in parts is for the peer to pull.
+                .filter(|delta| delta.rest != Rest::More)
+                .collect();
+            self.push_deltas(peer, deltas);
+        }
+        for origin in wanted {
+            self.pull(connection, shard, origin, now);
+        }
+    }
+
+    /// Pulls a log from where ours ends.
+    pub(super) fn pull(&mut self, connection: ConnectionId, shard: &Shard, origin: NodeId, now: Instant) {
+        let at = (shard.clone(), origin);
+        if self.sync.pulls.contains_key(&at) || self.sync.pulls.len() >= PULL_COUNT_MAX {
+            return;
+        }
+        let since = self.logs.log(shard, origin).map(Log::stamp);
+        self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: since.is_none() });
+        self.ask_pull(connection, shard, origin, since, now);
+    }
+
+    pub(super) fn pull_from_anyone(&mut self, shard: &Shard, origin: NodeId, now: Instant) {
+        let peer = self.peers.members().find(|peer| self.may_see(*peer, shard));
+        if let Some(connection) = peer.and_then(|peer| self.peers.connection(peer)) {
+            self.pull(connection, shard, origin, now);
+        }
+    }
+
+    fn ask_pull(
+        &mut self,
+        connection: ConnectionId,
+        shard: &Shard,
+        origin: NodeId,
+        since: Option<Stamp>,
+        now: Instant,
+    ) {
+        let message = Message::Pull { shard: shard.clone(), origin, since };
+        self.ask(connection, &message, Asked::Pull { shard: shard.clone(), origin }, now);
+    }
+
+    pub(super) fn answer_pull(&self, peer: NodeId, shard: &Shard, origin: NodeId, since: Option<Stamp>) -> Message {
+        match self.logs.log(shard, origin).filter(|_| self.may_see(peer, shard)) {
+            Some(log) => Message::Pulled(Box::new(log.delta_since(since, RECORDS_LEN_MAX))),
+            None => Message::Unknown,
+        }
+    }
+
+    /// A part of a log, or its end.
+    pub(super) fn take_pulled(&mut self, peer: NodeId, connection: ConnectionId, mut delta: Delta, now: Instant) {
+        let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
+        let at = (shard.clone(), origin);
+        let Some(mut pull) = self.sync.pulls.remove(&at) else { return };
+        pull.staged_len += delta.added.iter().map(Verified::len).sum::<usize>();
+        pull.staged.append(&mut delta.added);
+        if pull.staged_len > LOG_LEN_MAX || pull.staged.len() > LOG_RECORD_COUNT_MAX {
+            return;
+        }
+        if delta.rest == Rest::More {
+            let Some(since) = pull.staged.last().map(Verified::stamp) else { return };
+            self.sync.pulls.insert(at, pull);
+            return self.ask_pull(connection, &shard, origin, Some(since), now);
+        }
+        delta.added = pull.staged;
+        let ingested = self.ingest(&delta, Some(peer));
+        if ingested == Ingested::Mismatch && !pull.whole {
+            // Our state is not what the peer's increment builds on.
+            self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: true });
+            self.ask_pull(connection, &shard, origin, None, now);
+        }
+        self.refresh_all(now);
+        self.sync_step(now);
+    }
+
+    /// A step of a sync is over; when it was the last one, a join is.
+    pub(super) fn sync_step(&mut self, now: Instant) {
+        if self.sync.pulls.is_empty() {
+            self.join_synced(now);
+        }
+    }
+
+    /// Offers a network to its grantees that are connected.
+    pub(super) fn offer_to_grantees(&mut self, network: &NetworkId) {
+        let Some(state) = self.networks.get(network) else { return };
+        let grantees: Vec<ConnectionId> =
+            state.view.grants.keys().filter_map(|grantee| self.peers.connection(*grantee)).collect();
+        for connection in grantees {
+            if self.peers.note_offer(connection, network) {
+                self.offer(connection, network);
+            }
+        }
+    }
+
+    /// Offers a peer all networks that it is granted.
+    pub(super) fn offer_all(&mut self, connection: ConnectionId, peer: NodeId) {
+        let granted: Vec<NetworkId> =
+            self.networks.iter().filter(|(_, state)| state.is_granted(peer)).map(|(id, _)| id.clone()).collect();
+        for network in granted {
+            if self.peers.note_offer(connection, &network) {
+                self.offer(connection, &network);
+            }
+        }
+    }
+
+    /// Sends the network's definition and the grants that make the peer a grantee.
+    fn offer(&mut self, connection: ConnectionId, network: &NetworkId) {
+        let (Some(peer), Some(state)) = (self.peers.member(connection), self.networks.get(network)) else { return };
+        if !state.is_granted(peer) {
+            return;
+        }
+        let leads_there = |record: &&Verified| match record.body() {
+            Body::NetworkDef(_) => record.origin() == state.view.creator,
+            Body::Grant(grant) => {
+                let to_peer = grant.node == peer && state.owners.contains(&record.origin());
+                let to_owner = record.origin() == state.view.creator && state.owners.contains(&grant.node);
+                to_peer || to_owner
+            }
+            _ => false,
+        };
+        let records = self.logs.records(&Shard::Network(network.clone())).filter(leads_there).cloned().collect();
+        self.push(connection, &Message::Offer(network.clone(), records));
+    }
+
+    /// A peer says that this node is granted a network. It is believed if the records say so.
+    pub(super) fn handle_offer(
+        &mut self,
+        connection: ConnectionId,
+        network: NetworkId,
+        records: &[Verified],
+        now: Instant,
+    ) {
+        if self.networks.contains_key(&network) || self.wanted.len() >= WANTED_COUNT_MAX {
+            return;
+        }
+        let Some(cluster) = self.state() else { return };
+        let shard = Shard::Network(network.clone());
+        let of_network: Vec<&Verified> = records.iter().filter(|record| record.record().shard == shard).collect();
+        let Some(offered) = NetworkState::derive(&network, cluster, of_network.iter().copied()) else {
+            // Perhaps the creator's appointment is on its way.
+            if self.early_offers.len() < EARLY_OFFER_COUNT_MAX {
+                self.early_offers.push((connection, network, records.to_vec()));
+            }
+            return;
+        };
+        if !offered.is_granted(self.me) {
+            return;
+        }
+        let until = Some(now + WANTED_TIMEOUT);
+        self.wanted.entry(network).or_insert(Wanted { state: None, until });
+        self.ask_heads(connection, shard, now);
+    }
+
+    /// Looks again at offers that came too early.
+    pub(super) fn retry_offers(&mut self, now: Instant) {
+        for (connection, network, records) in std::mem::take(&mut self.early_offers) {
+            if self.peers.member(connection).is_some() {
+                self.handle_offer(connection, network, &records, now);
+            }
+        }
+    }
+
+    /// Gives up offered networks that never arrived.
+    pub(super) fn expire_wanted(&mut self, now: Instant) {
+        let late: Vec<NetworkId> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.until.is_some_and(|until| until <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for network in late {
+            self.lose_network(&network);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole clusters in one thread and virtual time.
+
+mod harness;
+mod joining;
+mod networks;

@@ -1,0 +1,41 @@
+//! What happens because time passes.
+
+use std::time::{Duration, Instant};
+
+use super::api::Output;
+use super::machine::Gossip;
+use super::secret::SEEK_EVERY;
+
+/// How often housekeeping is done that nothing else brings about.
+const TICK: Duration = Duration::from_millis(250);
+
+impl Gossip {
+    /// Time has passed: call it when [`Gossip::next_timeout`] is reached; earlier does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_housekeeping <= now {
+            self.next_housekeeping = now + TICK;
+            self.expire_exchanges(now);
+            self.expire_wanted(now);
+            self.tend_connections(now);
+            self.tend_join(now);
+            self.tend_attach_waits(now);
+            self.sync_round(now);
+            if self.next_seek <= now {
+                self.next_seek = now + SEEK_EVERY;
+                self.seek_secrets(now);
+                self.top_up(now);
+                self.save_foreign_logs();
+            }
+            if let Some((token, writes)) = self.persister.retry(now) {
+                self.outputs.push_back(Output::Persist { token, writes });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// When to call [`Gossip::handle_timeout`] if nothing else happens first.
+    pub fn next_timeout(&self) -> Instant {
+        let rumours = self.rumours.due().unwrap_or(self.next_housekeeping);
+        self.next_housekeeping.min(rumours)
+    }
+}

@@ -1,0 +1,162 @@
+//! The writer of a log of our own: changes are collected, and one new head covers them.
+//!
+//! What is here is ahead of [`super::Logs`]: the shell first puts a sealed delta on disk, then it is applied there and
+//! published. Decisions about what we may still give away are taken on this newer state.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::SigningKey;
+use rand_core::RngCore;
+
+use super::body::Body;
+use super::delta::{Delta, Rest, ShortHash};
+use super::head::{Head, SetHash};
+use super::log::Log;
+use super::record::{Kind, Record, Shard, Slot, Stamp};
+use super::signed::{SignedHead, Verified};
+use crate::model::{Boot, ClusterId, NodeId, Rev, Seq};
+
+/// Signs, and counts what it signs: no stamp is used twice in a boot.
+pub struct Pen {
+    key: SigningKey,
+    cluster: ClusterId,
+    boot: Boot,
+    seq: u64,
+}
+
+/// A log that this node writes.
+#[derive(Debug, Clone)]
+pub struct OwnLog {
+    shard: Shard,
+    records: BTreeMap<Slot, Verified>,
+    /// The head that covers all but what changed since.
+    sealed: Option<SignedHead>,
+    removed: Vec<ShortHash>,
+    changed: bool,
+}
+
+impl Pen {
+    pub fn new(key: SigningKey, cluster: ClusterId, boot: Boot) -> Self {
+        Self { key, cluster, boot, seq: 0 }
+    }
+
+    /// The same pen, signing for a cluster that it has just begun.
+    pub fn of_cluster(self, cluster: ClusterId) -> Self {
+        Self { cluster, ..self }
+    }
+
+    pub fn node(&self) -> NodeId {
+        NodeId(self.key.verifying_key().to_bytes())
+    }
+
+    pub fn boot(&self) -> Boot {
+        self.boot
+    }
+
+    /// Goes on after `heard`, which this node signed and does not remember.
+    pub fn skip_past(&mut self, heard: Boot) {
+        if heard >= self.boot {
+            (self.boot, self.seq) = (Boot(heard.0 + 1), 0);
+        }
+    }
+
+    fn next(&mut self) -> Stamp {
+        self.seq += 1;
+        Stamp { boot: self.boot, seq: Seq(self.seq) }
+    }
+}
+
+impl OwnLog {
+    /// A log without a record.
+    pub fn new(shard: Shard) -> Self {
+        Self { shard, records: BTreeMap::new(), sealed: None, removed: Vec::new(), changed: false }
+    }
+
+    /// A log to be gone on with.
+    pub fn of(log: &Log) -> Self {
+        Self {
+            shard: log.head().shard.clone(),
+            records: log.records().map(|record| (record.slot(), record.clone())).collect(),
+            sealed: Some(log.signed_head().clone()),
+            removed: Vec::new(),
+            changed: false,
+        }
+    }
+
+    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> {
+        self.records.values()
+    }
+
+    pub fn record(&self, kind: Kind, key: &[u8]) -> Option<&Verified> {
+        self.records.get(&Slot::new(kind, key))
+    }
+
+    /// Says `body`, in the place of what was said in its slot before.
+    pub fn put(&mut self, pen: &mut Pen, body: &Body, rev: Rev) -> Verified {
+        self.put_raw(pen, body.kind(), body.key(), rev, body.to_bytes())
+    }
+
+    /// Says something whose form this room does not know.
+    pub fn put_raw(&mut self, pen: &mut Pen, kind: Kind, key: Vec<u8>, rev: Rev, body: Vec<u8>) -> Verified {
+        let Stamp { boot, seq } = pen.next();
+        let record = Record { shard: self.shard.clone(), kind, key, boot, seq, rev, body };
+        let verified = Verified::sign(&pen.key, pen.cluster, record);
+        if let Some(old) = self.records.insert(verified.slot(), verified.clone()) {
+            self.removed.push(old.hash().into());
+        }
+        self.changed = true;
+        verified
+    }
+
+    /// Says it no more.
+    pub fn remove(&mut self, kind: Kind, key: &[u8]) -> Option<Verified> {
+        let old = self.records.remove(&Slot::new(kind, key))?;
+        self.removed.push(old.hash().into());
+        self.changed = true;
+        Some(old)
+    }
+
+    /// Takes over what this node said once and does not remember: `heard` with what was said since our start on top.
+    pub fn adopt(&mut self, pen: &mut Pen, heard: &Log) {
+        let ours = std::mem::take(&mut self.records);
+        self.records = heard.records().map(|record| (record.slot(), record.clone())).collect();
+        self.sealed = Some(heard.signed_head().clone());
+        self.removed.clear();
+        let current_boot = pen.boot;
+        pen.skip_past(heard.head().boot);
+        for record in ours.into_values().filter(|record| record.record().boot == current_boot) {
+            let Record { kind, key, rev, body, .. } = record.record().clone();
+            self.put_raw(pen, kind, key, rev, body);
+        }
+        self.changed = true;
+    }
+
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Covers what changed with a new head; `None` if nothing did.
+    pub fn seal(&mut self, pen: &mut Pen, rng: &mut impl RngCore) -> Option<Delta> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let since = self.sealed.as_ref().map(SignedHead::stamp);
+        let Stamp { boot, seq } = pen.next();
+        let mut nonce = [0; 8];
+        rng.fill_bytes(&mut nonce);
+        let set = SetHash::of(self.records.values().map(Verified::hash));
+        let head = SignedHead::sign(&pen.key, pen.cluster, Head { shard: self.shard.clone(), boot, seq, nonce, set });
+        let mut added: Vec<_> =
+            self.records.values().filter(|r| since.is_none_or(|since| r.stamp() > since)).cloned().collect();
+        added.sort_by_key(Verified::stamp);
+        self.sealed = Some(head.clone());
+        Some(Delta { head, added, rest: Rest::Removed(std::mem::take(&mut self.removed)) })
+    }
+
+    /// All of the log as `sealed` leaves it, for somebody who has nothing of it.
+    pub fn whole(&self, sealed: &Delta) -> Delta {
+        let mut added: Vec<_> = self.records.values().cloned().collect();
+        added.sort_by_key(Verified::stamp);
+        Delta { head: sealed.head.clone(), added, rest: Rest::Removed(Vec::new()) }
+    }
+}

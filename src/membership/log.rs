@@ -1,0 +1,218 @@
+//! The log of one node in one shard: exactly the records that its newest head covers.
+//!
+//! The laws: of two heads the later stamp holds, and of two with one stamp the lower hash. So logs merge by taking the
+//! greater, in whatever order and however often deltas arrive. A delta is applied whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::delta::{Delta, Rest, ShortHash};
+use super::head::{Head, SetHash};
+use super::record::{Kind, Slot, Stamp};
+use super::signed::{SignedHead, Verified};
+use crate::model::NodeId;
+
+/// How many records a log has at most.
+pub const LOG_RECORD_COUNT_MAX: usize = 16_384;
+/// How many signed bytes a log has at most.
+pub const LOG_LEN_MAX: usize = 8 * 1024 * 1024;
+
+/// What one node says in one shard.
+#[derive(Debug, Clone)]
+pub struct Log {
+    head: SignedHead,
+    records: BTreeMap<Slot, Verified>,
+}
+
+/// Two different things that one node signed with one stamp: it was cloned, rolled back, or lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Equivocation {
+    Heads(Box<[SignedHead; 2]>),
+    Records(Box<[Verified; 2]>),
+}
+
+/// What a delta did to a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The log is at the delta's head; these records are gone from it.
+    Changed { removed: Vec<ShortHash> },
+    /// The log was there or further already.
+    Known,
+}
+
+/// Why a delta was not applied. The log is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// It builds on a state that is not here: pull the log.
+    #[error("the records do not add up to the head")]
+    Mismatch,
+    #[error("a record belongs to another log")]
+    WrongLog,
+    #[error("a record is as late as the head that covers it, or later")]
+    Order,
+    #[error("the log is too long")]
+    TooLong,
+    #[error("a revocation would be lost")]
+    Revocation,
+}
+
+impl Log {
+    /// The newest head.
+    pub fn head(&self) -> &Head {
+        self.head.head()
+    }
+
+    pub fn signed_head(&self) -> &SignedHead {
+        &self.head
+    }
+
+    pub fn origin(&self) -> NodeId {
+        self.head.origin()
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        self.head.stamp()
+    }
+
+    /// The records by slot: what others depend on comes first.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> {
+        self.records.values()
+    }
+
+    pub fn record(&self, slot: &Slot) -> Option<&Verified> {
+        self.records.get(slot)
+    }
+
+    /// The records that are later than `since`, upwards by stamp.
+    pub fn records_since(&self, since: Option<Stamp>) -> Vec<Verified> {
+        let mut later: Vec<_> =
+            self.records.values().filter(|r| since.is_none_or(|since| r.stamp() > since)).cloned().collect();
+        later.sort_by_key(Verified::stamp);
+        later
+    }
+
+    /// The log from `since` on, as one delta for somebody whose older records are unknown; in parts if the records have more
+    /// than `len_max` bytes together.
+    pub fn delta_since(&self, since: Option<Stamp>, len_max: usize) -> Delta {
+        let mut added = self.records_since(since);
+        let mut len = 0;
+        let fits = added.iter().take_while(|r| {
+            len += r.len();
+            len <= len_max
+        });
+        let count = fits.count().max(1);
+        let rest = if count < added.len() {
+            added.truncate(count);
+            Rest::More
+        } else {
+            Rest::Live(self.records.values().map(|r| r.hash().into()).collect())
+        };
+        Delta { head: self.head.clone(), added, rest }
+    }
+
+    /// What applying `delta` to a log makes of it; see [`Log::apply`].
+    pub fn first(delta: &Delta) -> Result<(Self, Option<Equivocation>), ApplyError> {
+        let (records, equivocation) = Changes::of(&BTreeMap::new(), delta)?.checked(&BTreeMap::new(), delta)?;
+        let records = records.into_iter().filter_map(|(slot, record)| Some((slot, record?))).collect();
+        Ok((Self { head: delta.head.clone(), records }, equivocation))
+    }
+
+    /// Brings the log to the delta's head.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; the log is as it was.
+    pub fn apply(&mut self, delta: &Delta) -> Result<(Applied, Option<Equivocation>), ApplyError> {
+        if (delta.head.origin(), &delta.head.head().shard) != (self.origin(), &self.head().shard) {
+            return Err(ApplyError::WrongLog);
+        }
+        let mut equivocation = None;
+        if delta.head.stamp() == self.stamp() && delta.head.hash() != self.head.hash() {
+            equivocation = Some(Equivocation::Heads(Box::new([self.head.clone(), delta.head.clone()])));
+        }
+        let newer = delta.head.stamp() > self.stamp()
+            || delta.head.stamp() == self.stamp() && delta.head.hash() < self.head.hash();
+        if !newer {
+            return Ok((Applied::Known, equivocation));
+        }
+        let (changes, of_records) = Changes::of(&self.records, delta)?.checked(&self.records, delta)?;
+        let mut removed = Vec::new();
+        for (slot, record) in changes {
+            let old = match record {
+                Some(record) => self.records.insert(slot, record),
+                None => self.records.remove(&slot),
+            };
+            removed.extend(old.map(|old| ShortHash::from(old.hash())));
+        }
+        self.head = delta.head.clone();
+        Ok((Applied::Changed { removed }, equivocation.or(of_records)))
+    }
+}
+
+/// What a delta would change, before it is known to be right.
+struct Changes {
+    by_slot: BTreeMap<Slot, Option<Verified>>,
+    equivocation: Option<Equivocation>,
+}
+
+impl Changes {
+    fn of(records: &BTreeMap<Slot, Verified>, delta: &Delta) -> Result<Self, ApplyError> {
+        let mut by_slot: BTreeMap<Slot, Option<Verified>> = BTreeMap::new();
+        let mut equivocation = None;
+        let added: BTreeSet<ShortHash> = delta.added.iter().map(|r| r.hash().into()).collect();
+        let (live, removed): (Option<BTreeSet<ShortHash>>, BTreeSet<ShortHash>) = match &delta.rest {
+            Rest::Live(live) => (Some(live.iter().copied().collect()), BTreeSet::new()),
+            Rest::Removed(removed) => (None, removed.iter().copied().collect()),
+            Rest::More => return Err(ApplyError::Mismatch),
+        };
+        for (slot, record) in records {
+            let hash = record.hash().into();
+            let stays = live.as_ref().map_or_else(|| !removed.contains(&hash), |live| live.contains(&hash));
+            if !stays && !added.contains(&hash) {
+                by_slot.insert(slot.clone(), None);
+            }
+        }
+        for record in &delta.added {
+            if record.origin() != delta.head.origin() || record.record().shard != delta.head.head().shard {
+                return Err(ApplyError::WrongLog);
+            }
+            if record.stamp() >= delta.head.stamp() {
+                return Err(ApplyError::Order);
+            }
+            let slot = record.slot();
+            let held = by_slot.get(&slot).and_then(Option::as_ref).or_else(|| records.get(&slot));
+            match held {
+                Some(held) if held.hash() == record.hash() => continue,
+                Some(held) if held.stamp() == record.stamp() => {
+                    equivocation = Some(Equivocation::Records(Box::new([held.clone(), record.clone()])));
+                }
+                Some(held) if held.stamp() > record.stamp() => continue,
+                _ => {}
+            }
+            by_slot.insert(slot, Some(record.clone()));
+        }
+        Ok(Self { by_slot, equivocation })
+    }
+
+    /// The changes, once they are known to add up to the delta's head.
+    #[expect(clippy::type_complexity, reason = "taken apart where it is called")]
+    fn checked(
+        self,
+        records: &BTreeMap<Slot, Verified>,
+        delta: &Delta,
+    ) -> Result<(BTreeMap<Slot, Option<Verified>>, Option<Equivocation>), ApplyError> {
+        let stay = records.iter().filter(|(slot, _)| !self.by_slot.contains_key(slot)).map(|(_, record)| record);
+        let set: Vec<&Verified> = stay.chain(self.by_slot.values().flatten()).collect();
+        if set.len() > LOG_RECORD_COUNT_MAX || set.iter().map(|r| r.len()).sum::<usize>() > LOG_LEN_MAX {
+            return Err(ApplyError::TooLong);
+        }
+        if SetHash::of(set.iter().map(|r| r.hash())) != delta.head.head().set {
+            return Err(ApplyError::Mismatch);
+        }
+        if self.by_slot.iter().any(|(slot, record)| slot.kind == Kind::REVOCATION && record.is_none()) {
+            return Err(ApplyError::Revocation);
+        }
+        Ok((self.by_slot, self.equivocation))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! What a network is: derived from its shard, whatever the order in which its records came.
+//!
+//! - The definition is the creator's: the network's id is its hash, so nobody else can define it, and the VNI carries the
+//!   creator's signer number.
+//! - Owners are the creator and whom the creator makes owner; any owner grants. Of several grants and ungrants of one node
+//!   the highest (rev, origin) counts.
+//! - A container counts if its node is a member of the cluster, is granted the network, and holds the address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::body::{Body, ContainerBody, NetworkDef};
+use super::cluster::ClusterState;
+use super::shares::Holdings;
+use super::signed::Verified;
+use super::view::{Container, Network, Role};
+use crate::model::{NetworkId, NodeId, Rev};
+
+/// A network as its records say, with what writing in it needs.
+#[derive(Debug, Clone)]
+pub struct NetworkState {
+    pub view: Arc<Network>,
+    pub holdings: Holdings,
+    /// Who may grant, define and rotate.
+    pub owners: BTreeSet<NodeId>,
+    /// Whose logs belong to the shard: everyone granted, expelled or not, and the owners.
+    writers: BTreeSet<NodeId>,
+    /// The highest rev of each node's grants and ungrants.
+    grant_revs: BTreeMap<NodeId, Rev>,
+    secret_rev: Rev,
+    container_rev: Rev,
+}
+
+/// The definition of the network `id`, if `record` is it.
+pub fn definition<'a>(id: &NetworkId, cluster: &ClusterState, record: &'a Verified) -> Option<&'a NetworkDef> {
+    match record.body() {
+        Body::NetworkDef(def)
+            if def.id(record.origin()) == *id && cluster.signer_number(record.origin()) == Some(def.vni.signer()) =>
+        {
+            Some(def)
+        }
+        _ => None,
+    }
+}
+
+impl NetworkState {
+    /// Derives a network from its shard's records; `None` while its definition is not among them.
+    pub fn derive<'a>(
+        id: &NetworkId,
+        cluster: &ClusterState,
+        records: impl Iterator<Item = &'a Verified> + Clone,
+    ) -> Option<Self> {
+        let (creator, def) =
+            records.clone().find_map(|record| Some((record.origin(), definition(id, cluster, record)?)))?;
+        let (owners, grants, grant_revs) = grants(creator, records.clone());
+
+        let mut view = Network::new(id.clone(), def.vni, creator);
+        view.name.clone_from(&def.name);
+        view.internal = def.internal;
+        view.grants = grants.iter().filter(|(node, _)| cluster.is_member(**node)).map(|(n, r)| (*n, *r)).collect();
+
+        let newest = records
+            .clone()
+            .filter(|record| owners.contains(&record.origin()))
+            .filter_map(|record| match record.body() {
+                Body::Secret(secret) => Some(((record.record().rev, record.origin()), secret)),
+                _ => None,
+            })
+            .max_by_key(|(order, _)| *order);
+        view.secret = newest.map(|(_, secret)| (secret.generation, secret.hash));
+
+        let holdings = Holdings::derive(creator, records.clone());
+        let mut container_rev = Rev(0);
+        let mut counted: BTreeMap<_, (Rev, &ContainerBody, NodeId)> = BTreeMap::new();
+        for record in records {
+            let Body::Container(body) = record.body() else { continue };
+            let (node, rev) = (record.origin(), record.record().rev);
+            container_rev = container_rev.max(rev);
+            if view.grants.contains_key(&node) && holdings.holder(body.address) == Some(node) {
+                // Of two claims of one holder on one address the lower (rev, id) holds.
+                let claim = counted.entry(body.address).or_insert((rev, body, node));
+                if (rev, body.id) < (claim.0, claim.1.id) {
+                    *claim = (rev, body, node);
+                }
+            }
+        }
+        for (rev, body, node) in counted.into_values() {
+            view.insert_container(Arc::new(container(node, rev, body)));
+        }
+        let writers = grants.keys().chain(&owners).copied().collect();
+        let secret_rev = newest.map_or(Rev(0), |((rev, _), _)| rev);
+        Some(Self { view: Arc::new(view), holdings, owners, writers, grant_revs, secret_rev, container_rev })
+    }
+
+    /// Whether the node may have a log in the shard.
+    pub fn may_write(&self, node: NodeId) -> bool {
+        self.writers.contains(&node)
+    }
+
+    /// Whether the node is a member of the cluster with a grant.
+    pub fn is_granted(&self, node: NodeId) -> bool {
+        self.view.grants.contains_key(&node)
+    }
+
+    /// The rev of the next grant or ungrant of a node.
+    pub fn next_grant_rev(&self, node: NodeId) -> Rev {
+        Rev(self.grant_revs.get(&node).map_or(0, |rev| rev.0) + 1)
+    }
+
+    /// The rev of the next secret.
+    pub fn next_secret_rev(&self) -> Rev {
+        Rev(self.secret_rev.0 + 1)
+    }
+
+    /// The highest rev of a container.
+    pub fn container_rev(&self) -> Rev {
+        self.container_rev
+    }
+}
+
+/// A container as the view shows it.
+pub fn container(node: NodeId, rev: Rev, body: &ContainerBody) -> Container {
+    Container {
+        id: body.id,
+        node,
+        address: body.address,
+        app: body.app.clone(),
+        kind: body.kind.clone(),
+        number: body.number,
+        version: body.version.clone(),
+        service: body.service.clone(),
+        public_key: body.public_key,
+        state: body.state,
+        rev,
+    }
+}
+
+/// The owners, the grants, and the highest rev of each node's.
+#[expect(clippy::type_complexity, reason = "taken apart where it is called")]
+fn grants<'a>(
+    creator: NodeId,
+    records: impl Iterator<Item = &'a Verified> + Clone,
+) -> (BTreeSet<NodeId>, BTreeMap<NodeId, Role>, BTreeMap<NodeId, Rev>) {
+    let said = |record: &Verified| match record.body() {
+        Body::Grant(grant) => Some((grant.node, Some(grant.role))),
+        Body::Ungrant(ungrant) => Some((ungrant.node, None)),
+        _ => None,
+    };
+    // Owners come from the creator's own grants, so that owners cannot make or unmake each other in a circle.
+    let mut by_creator: BTreeMap<NodeId, (Rev, Option<Role>)> = BTreeMap::new();
+    for record in records.clone().filter(|record| record.origin() == creator) {
+        if let Some((node, role)) = said(record) {
+            let said = (record.record().rev, role);
+            by_creator.entry(node).and_modify(|held| *held = (*held).max(said)).or_insert(said);
+        }
+    }
+    let mut owners: BTreeSet<NodeId> =
+        by_creator.iter().filter(|(_, (_, role))| *role == Some(Role::Owner)).map(|(node, _)| *node).collect();
+    owners.insert(creator);
+
+    let mut newest: BTreeMap<NodeId, (Rev, NodeId, Option<Role>)> = BTreeMap::new();
+    let mut revs: BTreeMap<NodeId, Rev> = BTreeMap::new();
+    for record in records.filter(|record| owners.contains(&record.origin())) {
+        if let Some((node, role)) = said(record) {
+            let rev = record.record().rev;
+            let said = (rev, record.origin(), role);
+            newest.entry(node).and_modify(|held| *held = (*held).max(said)).or_insert(said);
+            revs.entry(node).and_modify(|held| *held = (*held).max(rev)).or_insert(rev);
+        }
+    }
+    let mut granted: BTreeMap<NodeId, Role> = newest
+        .into_iter()
+        .filter_map(|(node, (_, _, role))| {
+            let role = role?;
+            Some((node, if owners.contains(&node) { Role::Owner } else { role.min(Role::Host) }))
+        })
+        .collect();
+    granted.insert(creator, Role::Owner);
+    (owners, granted, revs)
+}

@@ -1,0 +1,160 @@
+//! Who holds which address: homes share ranges out, holders use and release them.
+//!
+//! The creator of a network is home of all. A share with `home` makes its holder home of that range, so two signatures at
+//! most prove any address. What a home has not shared it holds itself.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::body::{Body, Release, Share};
+use super::record::Stamp;
+use super::signed::Verified;
+use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NodeId};
+
+/// Neighbouring addresses of one fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub range: Ipv4Range,
+    /// Who may share it out.
+    pub home: NodeId,
+    /// Who may use it; nobody when it was released and the home has not taken it back.
+    pub holder: Option<NodeId>,
+    /// The home's record that gave it away.
+    pub share: Option<Stamp>,
+}
+
+/// The whole of a network's address space, divided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    /// By first address; without gaps inside the two spaces.
+    segments: BTreeMap<Ipv4Addr, Segment>,
+}
+
+impl Holdings {
+    /// Divides the space by what the records say; `records` may be all records of the network, in any order.
+    pub fn derive<'a>(creator: NodeId, records: impl Iterator<Item = &'a Verified>) -> Self {
+        let whole =
+            |range| (Ipv4Range::first(range), Segment { range, home: creator, holder: Some(creator), share: None });
+        let mut this = Self { segments: [whole(CONTAINERS), whole(EXTRAS)].into() };
+
+        let mut shares: Vec<(NodeId, Stamp, &Share)> = Vec::new();
+        let mut releases: Vec<(NodeId, &Release)> = Vec::new();
+        for record in records {
+            match record.body() {
+                Body::Share(share) => shares.push((record.origin(), record.stamp(), share)),
+                Body::Release(release) => releases.push((record.origin(), release)),
+                _ => {}
+            }
+        }
+        // The latest first, so that of two shares of one address the earlier has the last word: it was the one in use.
+        shares.sort_by_key(|(origin, stamp, _)| std::cmp::Reverse((*stamp, *origin)));
+        for (origin, stamp, share) in shares.iter().filter(|(origin, ..)| *origin == creator) {
+            this.change(share.range, |segment| {
+                segment.home = if share.home { share.holder } else { *origin };
+                segment.holder = Some(share.holder);
+                segment.share = Some(*stamp);
+            });
+        }
+        for (origin, stamp, share) in shares.iter().filter(|(origin, _, share)| *origin != creator && !share.home) {
+            this.change(share.range, |segment| {
+                if segment.home == *origin {
+                    segment.holder = Some(share.holder);
+                    segment.share = Some(*stamp);
+                }
+            });
+        }
+        for (origin, release) in releases {
+            this.change(release.range, |segment| {
+                if (segment.home, segment.holder, segment.share) == (release.home, Some(origin), Some(release.share)) {
+                    segment.holder = None;
+                }
+            });
+        }
+        this
+    }
+
+    /// Cuts the segments at the ends of `range` and changes those within.
+    fn change(&mut self, range: Ipv4Range, mut change: impl FnMut(&mut Segment)) {
+        let touched: Vec<Segment> = self
+            .segments
+            .range(..=range.last())
+            .rev()
+            .map(|(_, s)| *s)
+            .take_while(|s| s.range.last() >= range.first())
+            .collect();
+        for segment in touched {
+            self.segments.remove(&segment.range.first());
+            let before = span(segment.range.first().to_bits(), u64::from(range.first().to_bits()).checked_sub(1));
+            let after = span_from(u64::from(range.last().to_bits()) + 1, segment.range.last());
+            let within =
+                Ipv4Range::new(segment.range.first().max(range.first()), segment.range.last().min(range.last()))
+                    .expect("a touched segment has an address in the range");
+            for part in [before, after].into_iter().flatten() {
+                self.segments.insert(part.first(), Segment { range: part, ..segment });
+            }
+            let mut changed = Segment { range: within, ..segment };
+            change(&mut changed);
+            self.segments.insert(within.first(), changed);
+        }
+    }
+
+    /// Who holds an address.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<NodeId> {
+        self.segment(address)?.holder
+    }
+
+    /// The segment that an address lies in.
+    pub fn segment(&self, address: Ipv4Addr) -> Option<&Segment> {
+        let (_, segment) = self.segments.range(..=address).next_back()?;
+        segment.range.contains(address).then_some(segment)
+    }
+
+    /// The segments within `space`, upwards.
+    pub fn segments(&self, space: Ipv4Range) -> impl Iterator<Item = &Segment> {
+        self.segments.values().filter(move |segment| space.covers(segment.range))
+    }
+
+    /// The addresses within `space` that `node` holds, upwards.
+    pub fn addresses_of(&self, node: NodeId, space: Ipv4Range) -> impl Iterator<Item = Ipv4Addr> {
+        self.segments(space).filter(move |s| s.holder == Some(node)).flat_map(|s| s.range.iter())
+    }
+
+    /// How many addresses of `space` each node holds.
+    pub fn counts(&self, space: Ipv4Range) -> BTreeMap<NodeId, u64> {
+        let mut counts = BTreeMap::new();
+        for segment in self.segments(space) {
+            if let Some(holder) = segment.holder {
+                *counts.entry(holder).or_default() += segment.range.count();
+            }
+        }
+        counts
+    }
+
+    /// The nodes that may share addresses of `space` out.
+    pub fn homes(&self, space: Ipv4Range) -> std::collections::BTreeSet<NodeId> {
+        self.segments(space).map(|segment| segment.home).collect()
+    }
+}
+
+fn span(first: u32, last: Option<u64>) -> Option<Ipv4Range> {
+    let last = u32::try_from(last?).ok()?;
+    Ipv4Range::new(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last)).ok()
+}
+
+fn span_from(first: u64, last: Ipv4Addr) -> Option<Ipv4Range> {
+    Ipv4Range::new(Ipv4Addr::from_bits(u32::try_from(first).ok()?), last).ok()
+}
+
+/// Addresses, upwards, as few ranges.
+pub fn ranges_of(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Ipv4Range> {
+    let mut ranges: Vec<Ipv4Range> = Vec::new();
+    for address in addresses {
+        match ranges.last_mut() {
+            Some(last) if last.last().to_bits().checked_add(1) == Some(address.to_bits()) => {
+                *last = Ipv4Range::new(last.first(), address).expect("the address comes after the range");
+            }
+            _ => ranges.push(Ipv4Range::one(address)),
+        }
+    }
+    ranges
+}
