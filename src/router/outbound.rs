@@ -49,20 +49,20 @@ impl Router {
         let (vni, to) = (attachment.vni, view.destination());
         match Destination::of(to) {
             Destination::Multicast => Err(DropReason::Multicast),
-            Destination::Resolver => self.to_resolver(now, slot, packet),
+            Destination::Resolver => self.for_resolver(now, slot, packet),
             Destination::Outside => {
                 self.refuse(now, slot, packet, Unreachable::Prohibited);
                 Err(DropReason::OutsideDestination)
             }
             Destination::Container => match self.attachments.at(vni, to) {
-                Some(other) => self.to_neighbour(other, packet),
-                None => self.to_peer(now, slot, to, packet),
+                Some(other) => self.for_neighbour(other, packet),
+                None => self.for_peer(now, slot, to, packet),
             },
         }
     }
 
     /// To the resolver: whole UDP datagrams for its port only.
-    fn to_resolver(
+    fn for_resolver(
         &mut self,
         now: Instant,
         slot: AttachmentSlot,
@@ -84,7 +84,7 @@ impl Router {
     }
 
     /// To another container of this node: no cipher, and the kernel's undone work stays undone where it can.
-    fn to_neighbour(&mut self, other: AttachmentSlot, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
+    fn for_neighbour(&mut self, other: AttachmentSlot, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
         packet.check().map_err(|_| DropReason::UnsupportedOffload)?;
         let attachment = &mut self.attachments[other];
         attachment.traffic.received(packet.bytes().len());
@@ -103,7 +103,7 @@ impl Router {
     }
 
     /// To a container of another node, through its tunnel; or into the queue for it.
-    fn to_peer(
+    fn for_peer(
         &mut self,
         now: Instant,
         slot: AttachmentSlot,

@@ -51,6 +51,7 @@ impl TunDevice {
     pub fn read<'a>(&self, buffer: &'a mut [u8; READ_LEN]) -> Result<Option<Superpacket<'a>>, Gone> {
         let len = loop {
             match rustix::io::read(&self.fd, &mut buffer[..]) {
+                Ok(0) => return Ok(None),
                 Ok(len) => break len,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::BADFD | rustix::io::Errno::BADF) => return Err(Gone),

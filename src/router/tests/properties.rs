@@ -10,7 +10,8 @@ fn recorded() -> (Lab, Vec<Datagram>) {
     let mut lab = Lab::pair();
     lab.send(0, &udp(1, 2, b"open"));
     lab.send(1, &udp(2, 1, b"open"));
-    (lab.got(0, 1), lab.got(1, 2));
+    lab.got(0, 1);
+    lab.got(1, 2);
     let sent = lab.sent.clone();
     (lab, sent)
 }
