@@ -81,7 +81,8 @@ impl NetnsError {
             Self::Forbidden { .. } => {
                 Some("an ordinary user's daemon serves that user's containers only; for others run peerd as root")
             }
-            Self::NoSuchProcess(_) | Self::Replaced(_) | Self::Io { .. } => None,
+            Self::NoSuchProcess(_) => Some("a process that has ended has no namespace: name one that runs"),
+            Self::Replaced(_) | Self::Io { .. } => None,
         }
     }
 }

@@ -272,10 +272,10 @@ mod tests {
     fn the_default_places_are_those_of_the_contract() {
         let paths = |s: Surroundings| (s.state_dir().display().to_string(), s.socket().display().to_string());
         let temp_dir = PathBuf::from("/tmp");
-        let user = Surroundings { uid: 1000, home: Some("/home/u".into()), temp_dir, ..Surroundings::default() };
+        let user = Surroundings { uid: 1000, home: Some("/u".into()), temp_dir, ..Surroundings::default() };
         let root = Surroundings { uid: 0, xdg_runtime_dir: Some("/run/user/0".into()), ..user.clone() };
         assert_eq!(paths(root), ("/var/lib/peerd".into(), "/run/peerd/peerd.sock".into()));
-        assert_eq!(paths(user.clone()), ("/home/u/.local/state/peerd".into(), "/tmp/peerd-1000/peerd.sock".into()));
+        assert_eq!(paths(user.clone()), ("/u/.local/state/peerd".into(), "/tmp/peerd-1000/peerd.sock".into()));
         let xdg = Surroundings {
             xdg_state_home: Some("/s".into()),
             xdg_runtime_dir: Some("/run/user/1000".into()),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
@@ -55,10 +56,14 @@ fn kept(made: &Made, asked: &Asked) -> bool {
 fn enter(fds: &[OwnedFd]) -> Result<(), TunError> {
     let [netns, owner] = fds else { return Err(TunError::Forbidden(OsError::INVAL)) };
     let net = || move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
+    let user = || move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User));
     // Root may enter as it is. An ordinary user has the right only from within the user namespace that is its own.
-    net()
-        .or_else(|_| move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User)).and_then(|()| net()))
-        .map_err(|e| TunError::Forbidden(e.into()))
+    let entered = net().or_else(|refused| match user() {
+        // It is in that user namespace already, so the first refusal is the reason.
+        Err(Errno::INVAL) => Err(refused),
+        other => other.and_then(|()| net()),
+    });
+    entered.map_err(|e| TunError::Forbidden(e.into()))
 }
 
 fn obey(order: &Order) -> Result<Option<(TunFacts, Made)>, TunError> {
