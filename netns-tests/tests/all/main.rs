@@ -5,5 +5,6 @@ mod isolation;
 mod names;
 mod reach;
 mod rig;
+mod run;
 mod spoofing;
 mod visibility;
