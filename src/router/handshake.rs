@@ -84,7 +84,6 @@ impl Router {
         match entry.noise.open(from.ip(), message, &mut out[FRAME_HEADER_LEN..]) {
             Ok(Step::Send(len)) => {
                 // The source is not believed yet: an initiation can be a copy. The session's first message moves the endpoint.
-                entry.confirmed = false;
                 entry.offered += 1;
                 self.send_frame(tunnel, from, len);
                 Ok(())

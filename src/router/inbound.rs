@@ -7,7 +7,7 @@ use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv
 
 use super::noise::{Message, RESULT_LEN_MIN, Step};
 use super::peer::canonical;
-use super::tunnel::TunnelSlot;
+use super::tunnel::{News, TunnelSlot};
 use super::{DropReason, Router};
 
 /// No frame is longer: the longest packet, 65,535 bytes, with what a tunnel adds.
@@ -94,12 +94,10 @@ impl Router {
             Step::Nothing => 0,
             Step::Send(_) | Step::Refused | Step::Expired => return Err(DropReason::ReplayedOrForged),
         };
-        let moved_to = tunnel.is_newest(number.0, number.1).then_some(from);
-        tunnel.last_heard = Some(now);
-        let (peer, unconfirmed) = (tunnel.peer, !std::mem::replace(&mut tunnel.confirmed, true));
-        self.peers.heard(now, peer, moved_to);
+        let (news, peer) = (tunnel.heard(now, number.0, number.1), tunnel.peer);
+        self.peers.heard(now, peer, (news != News::None).then_some(from));
         let delivered = if len == 0 { Ok(()) } else { self.deliver(now, slot, len) };
-        if unconfirmed || !self.tunnels[slot].established {
+        if news == News::Session {
             self.established(now, slot);
             self.confirmed(now, slot);
         }

@@ -44,6 +44,17 @@ pub(super) struct Identity {
     pub(super) remote: WgPublicKey,
 }
 
+/// What is new about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It comes after newer ones.
+    None,
+    /// It is the newest of its session, which is the newest.
+    Message,
+    /// It is the first of a newer session.
+    Session,
+}
+
 pub(super) struct Tunnel {
     pub(super) identity: Identity,
     pub(super) noise: Noise,
@@ -55,8 +66,6 @@ pub(super) struct Tunnel {
     pub(super) header: [u8; FRAME_HEADER_LEN],
     /// Whether it can encrypt for a peer that is known to have the session.
     pub(super) established: bool,
-    /// Whether a data message has come through its newest session.
-    pub(super) confirmed: bool,
     pub(super) schedule: Schedule,
     /// Sessions that the peer was offered since it last used a new one.
     pub(super) offered: u32,
@@ -91,7 +100,6 @@ impl Tunnel {
             peer,
             header: FrameHeader::new(address, identity.vni, identity.generation).encode(),
             established: false,
-            confirmed: false,
             schedule: Schedule::default(),
             offered: 0,
             newest: None,
@@ -105,17 +113,22 @@ impl Tunnel {
         }
     }
 
-    /// Takes note of an authenticated message; whether it is newer than any before.
-    pub(super) fn is_newest(&mut self, receiver: u32, counter: u64) -> bool {
-        let newer = self.newest.is_none_or(|(index, highest)| {
-            // The last 8 bits of the index count a tunnel's sessions, and wrap.
-            let sessions_later = (receiver as u8).wrapping_sub(index as u8) as i8;
-            sessions_later > 0 || sessions_later == 0 && counter > highest
-        });
-        if newer {
+    /// Takes note of an authenticated message, and says what is new about it.
+    pub(super) fn heard(&mut self, now: Instant, receiver: u32, counter: u64) -> News {
+        let silent = self.last_heard.replace(now).is_none_or(|heard| now.saturating_duration_since(heard) >= LIVE);
+        let news = match self.newest {
+            // The last 8 bits of the index count a tunnel's sessions, and wrap: within a silence they may do so.
+            Some((index, highest)) if !silent => match (receiver as u8).wrapping_sub(index as u8) as i8 {
+                1.. => News::Session,
+                0 if counter > highest => News::Message,
+                _ => News::None,
+            },
+            _ => News::Session,
+        };
+        if news != News::None {
             self.newest = Some((receiver, counter));
         }
-        newer
+        news
     }
 
     /// Whether it has a session over which the peer was heard just now.

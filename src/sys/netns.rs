@@ -87,7 +87,7 @@ impl NetnsError {
 }
 
 /// `NSFS_MAGIC` of linux/magic.h.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 /// `NS_GET_USERNS` and `NS_GET_NSTYPE` of linux/nsfs.h.
 const NS_GET_USERNS: u32 = 0xb701;
 const NS_GET_NSTYPE: u32 = 0xb703;
@@ -218,7 +218,7 @@ impl Netns {
         // Looked at before it is opened: opening a device or a pipe can do things.
         let looked_at = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
         let kind = rustix::fs::fstatfs(&looked_at).map_err(failed)?;
-        if i64::from(kind.f_type) != NSFS_MAGIC {
+        if kind.f_type != NSFS_MAGIC {
             return Err(not_a_netns());
         }
         let reopened = format!("/proc/self/fd/{}", looked_at.as_raw_fd());

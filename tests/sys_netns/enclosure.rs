@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use peerd::sys::cred::is_root;
 use peerd::sys::lab::{EncloseError, Enclosure};
@@ -13,9 +13,13 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{eventually, part};
 
-pub const TESTS: &[(&str, fn(UserNamespace))] = &[
+/// A test that runs outside of any namespaces but those it makes.
+type Test = (&'static str, fn(UserNamespace));
+
+pub const TESTS: &[Test] = &[
     ("an_enclosure_hands_out_its_commands_exit_code", exit_code),
     ("everything_in_an_enclosure_ends_with_it", ends_whole),
+    ("the_helpers_argument_given_by_hand_is_refused", by_hand),
     ("a_user_without_rights_attaches_its_own_namespaces_and_no_others", without_rights),
 ];
 
@@ -58,6 +62,13 @@ fn without_rights(_: UserNamespace) {
         assert!(matches!(error, TunError::Forbidden(_)), "{error:?}");
         assert!(matches!(Netns::of_pid(1), Err(NetnsError::Forbidden { .. })));
     }
+}
+
+fn by_hand(_: UserNamespace) {
+    let exe = std::env::current_exe().unwrap();
+    let output = Command::new(exe).args(["netns-helper", "sh"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: netns-helper is how peerd calls itself"));
 }
 
 /// The first process of an enclosure: leaves a child that holds a lock, in a session of its own so that no terminal

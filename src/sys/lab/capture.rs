@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use memchr::memmem::Finder;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, Type};
 
 use crate::sys::netlink::Netlink;
@@ -20,8 +21,10 @@ const SAMPLE_COUNT_MAX: usize = 8;
 const SAMPLE_LEN_MAX: usize = 256;
 /// What may queue while this process does something else.
 const RECEIVE_BUFFER_LEN: usize = 8 * 1024 * 1024;
-/// A capture that nobody finishes ends by itself.
-const LIFETIME: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
+/// More frames than the receive buffer holds, each taking up 768 bytes of it at least.
+const FRAMES_A_TURN_MAX: usize = 2 * RECEIVE_BUFFER_LEN / 768;
+/// A capture on which nothing passes for so long has been forgotten.
+const IDLE_TIMEOUT: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
 
 /// Listens on one interface from [`Capture::open`] to [`Capture::finish`].
 #[derive(Debug)]
@@ -92,9 +95,11 @@ fn listen(socket: &Socket, stop: BorrowedFd<'_>, canaries: &[Vec<u8>], captured:
     let mut frame = vec![0; FRAME_LEN_MAX];
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
-        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&LIFETIME)))?;
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&IDLE_TIMEOUT)))?;
         let stopping = ready == 0 || fds[1].revents().contains(PollFlags::IN);
-        while let Ok((len, _)) = rustix::net::recv(socket, &mut frame[..], rustix::net::RecvFlags::DONTWAIT) {
+        // At most what was queued when it was told to stop, however fast more comes.
+        for _ in 0..FRAMES_A_TURN_MAX {
+            let Ok((len, _)) = rustix::net::recv(socket, &mut frame[..], RecvFlags::DONTWAIT) else { break };
             lock(captured).count(&frame[..len.min(FRAME_LEN_MAX)], &finders);
         }
         if stopping {
