@@ -64,9 +64,22 @@ impl Host {
     /// # Errors
     /// If there is no such namespace.
     pub fn as_ordinary_user(&mut self) -> Result<()> {
+        self.enter_user_namespace("")
+    }
+
+    /// As [`Host::as_ordinary_user`], on a machine that lets its users make no user namespaces.
+    ///
+    /// # Errors
+    /// If there is no such namespace.
+    pub fn as_ordinary_user_without_namespaces(&mut self) -> Result<()> {
+        self.enter_user_namespace("echo 0 > /proc/sys/user/max_user_namespaces;")
+    }
+
+    fn enter_user_namespace(&mut self, first: &str) -> Result<()> {
+        let script = format!("set -e; {first} echo in; exec sleep infinity");
         let map = [format!("--map-user={ORDINARY_UID}"), format!("--map-group={ORDINARY_UID}")];
         let mut keeper = self.command("unshare");
-        keeper.arg("--user").args(map).args(["sh", "-c", "echo in; exec sleep infinity"]);
+        keeper.args(["--user", "--keep-caps"]).args(map).args(["sh", "-c", &script]);
         let mut keeper = Background::start(&mut keeper, self.folder.join("user"))?;
         wait::until_true("the user namespace", SOON, || {
             keeper.still_runs()?;
@@ -157,6 +170,16 @@ impl Host {
         let status = self.daemon()?.ended(SOON)?;
         self.daemon = None;
         if status.success() { Ok(()) } else { bail!("{}'s daemon: {status}", self.name) }
+    }
+
+    /// Kills the daemon, as a crash does.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon()?;
+        self.daemon = None;
+        Ok(())
     }
 
     /// peerctl, talking to this host's daemon.

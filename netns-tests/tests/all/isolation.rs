@@ -114,7 +114,7 @@ fn a_dead_daemon_leaks_nothing_to_another_interface() {
 
         let other = red[1].address().parse::<std::net::Ipv4Addr>()?.octets();
         let capture = a.capture("side")?;
-        a.daemon()?.signal("KILL")?;
+        a.kill()?;
         ensure!(!red[0].ping(red[1].address())?, "an echo came back through a dead daemon");
         red[0].exec(&["ip", "link", "delete", "peerd0"])?.ok()?;
         until_true("an unreachable", SOON, || {

@@ -84,3 +84,18 @@ fn an_ordinary_users_containers_reach_each_other_between_hosts() {
         until_true("the container to go", SOON, || Ok(b.json(&["container", "ls"])? == serde_json::json!([])))
     });
 }
+
+#[test]
+fn where_user_namespaces_are_forbidden_an_ordinary_user_is_told_so() {
+    in_lab(|lab| {
+        let mut a = lab.host("a")?;
+        a.as_ordinary_user_without_namespaces()?;
+        a.peerd()?;
+        a.peerctl(&["init"])?.ok()?;
+        a.network("demo", &[])?;
+        let refused = run(&a, &[], &["true"])?.refused(125)?;
+        ensure!(refused.stderr.contains("max_user_namespaces"), "{refused}");
+        ensure!(a.json(&["container", "ls"])? == serde_json::json!([]), "half attached");
+        Ok(())
+    });
+}
