@@ -35,7 +35,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::R
     }
 }
 
-/// A switch that hosts are cabled to.
+/// A switch that hosts are cabled to; the cables go with it.
 pub struct Switch(Host);
 
 impl Switch {

@@ -14,8 +14,10 @@ use super::stage::{Container, Node, Switch, wait_for};
 use crate::cli::Demo;
 use crate::render::Paint;
 
-/// Two networks, so that there is something that cannot be seen.
+/// Two networks, so that there is something that cannot be seen, and the types of their containers. Blue has addresses
+/// that red has not, and both have some in common.
 const NETWORKS: [&str; 2] = ["blue", "red"];
+const CONTAINERS: [&[&str]; 2] = [&["web", "web", "web", "worker"], &["web", "worker"]];
 /// The application, of the same name in both.
 const APP: &str = "shop";
 /// What the speed is measured with.
@@ -47,14 +49,15 @@ impl Story {
     /// Plays everything. An error is something that kept the demo from going on; what did not hold is in the steps.
     pub fn tell(&mut self, demo: &Demo, folder: &Path) -> anyhow::Result<()> {
         self.chapter(&format!("{} nodes, each on a host of its own; one switch between them", demo.nodes));
-        let nodes = self.nodes(demo, folder)?;
+        let mut switch = Switch::new()?;
+        let nodes = self.nodes(demo, folder, &mut switch)?;
         self.chapter("2 networks, both 10.240.0.0/22; 6 containers, each with an interface and a key of its own");
         let mut containers = self.containers(&nodes)?;
         self.chapter("inside a network: names and pages");
         self.reach(&mut containers)?;
         self.chapter("between networks: nothing");
         self.isolation(&mut containers)?;
-        self.chapter("on the wire between node-1 and the others: ciphertext");
+        self.chapter("on the wire between two nodes: ciphertext");
         self.ciphertext(&nodes, &mut containers)?;
         self.chapter("speed, on this machine, all of it in userspace");
         self.speed(&mut containers)?;
@@ -64,11 +67,9 @@ impl Story {
         Ok(())
     }
 
-    fn nodes(&mut self, demo: &Demo, folder: &Path) -> anyhow::Result<Vec<Node>> {
-        let mut switch = Switch::new()?;
+    fn nodes(&mut self, demo: &Demo, folder: &Path, switch: &mut Switch) -> anyhow::Result<Vec<Node>> {
         let began = clock::now();
-        let nodes: Vec<Node> =
-            (1..=demo.nodes).map(|n| Node::start(n, folder, &mut switch)).collect::<Result<_, _>>()?;
+        let nodes: Vec<Node> = (1..=demo.nodes).map(|n| Node::start(n, folder, switch)).collect::<Result<_, _>>()?;
         let addresses: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
         self.saw("daemons started", true, addresses.join(", "), began);
 
@@ -109,14 +110,18 @@ impl Story {
         Ok(nodes)
     }
 
-    /// Six containers: in each network a `web` on two nodes and a `worker` on the last.
+    /// The containers of each network, one after the other on the nodes in turn.
     fn containers(&mut self, nodes: &[Node]) -> anyhow::Result<[Vec<Container>; 2]> {
-        let place = |i: usize| &nodes[i % nodes.len()];
         let mut all = NETWORKS.map(|_| Vec::new());
-        for (containers, network) in all.iter_mut().zip(NETWORKS) {
-            for (i, kind) in ["web", "web", "worker"].into_iter().enumerate() {
+        for ((containers, network), kinds) in all.iter_mut().zip(NETWORKS).zip(CONTAINERS) {
+            for (i, kind) in kinds.iter().copied().enumerate() {
                 let began = clock::now();
-                let node = place(i);
+                // The last one, which looks at the others, is on the last node: what it fetches from node-1 crosses a cable.
+                let node = if i + 1 == kinds.len() {
+                    nodes.last().context("there are nodes")?
+                } else {
+                    &nodes[i % nodes.len()]
+                };
                 let page = format!("{network} {kind} on {}", node.name);
                 let mut container = node.run(network, APP, kind, &page)?;
                 let rows: Vec<ContainerRow> = node.ask(&Request::ContainerLs { network: Some(network.to_owned()) })?;
@@ -125,82 +130,70 @@ impl Story {
                 container.identify(&rows, |row| {
                     row.node == node.name && row.kind == kind && !known.contains(&row.id.as_str())
                 })?;
+                known_everywhere(nodes, network, i + 1)?;
                 let row = container.row()?;
                 let seen = format!("{}.{kind}.{APP} of {network} is {} on {}", row.number, row.address, node.name);
                 self.saw("peerctl run", true, seen, began);
                 containers.push(container);
             }
         }
-        // The last one is known on its own node; the first node must have heard of all before names are asked for.
-        for node in nodes {
-            wait_for("every container known on every node", || {
-                let rows: Vec<ContainerRow> = node.ask(&Request::ContainerLs { network: None }).ok()?;
-                (rows.len() == 6).then_some(())
-            })?;
-        }
         Ok(all)
     }
 
     fn reach(&mut self, [blue, _]: &mut [Vec<Container>; 2]) -> anyhow::Result<()> {
+        let (worker, webs) = blue.split_last_mut().context("blue has containers")?;
         let name = private_name("web", "blue");
-        let expected: Vec<String> = sorted(&blue[..2])?;
+        let mut expected: Vec<String> =
+            webs.iter().map(|web| Ok(web.address()?.to_string())).collect::<anyhow::Result<_>>()?;
+        expected.sort();
         let began = clock::now();
-        let seen = blue[2].look(&Ask::Resolve(name.clone()))?;
+        let seen = worker.look(&Ask::Resolve(name.clone()))?;
         let text = said(&seen, &seen.addresses.join(", "));
         self.saw(&format!("worker resolves {name}"), seen.addresses == expected, text, began);
-        for i in 0..2 {
-            let (at, page) = (blue[i].page_at()?, format!("blue web on {}", blue[i].row()?.node));
+        for web in webs.iter() {
+            let (at, page) = (web.page_at()?, format!("blue web on {}", web.row()?.node));
             let began = clock::now();
-            let seen = blue[2].look(&Ask::Fetch(at))?;
-            let text = said(&seen, &format!("{:?}, first packet and handshake included", seen.page));
+            let seen = worker.look(&Ask::Fetch(at))?;
+            let text = said(&seen, &format!("{:?}", seen.page));
             self.saw(&format!("worker fetches http://{}/", at.ip()), seen.page == page, text, began);
         }
-        let (at, page) = (blue[0].page_at()?, format!("blue web on {}", blue[0].row()?.node));
-        let began = clock::now();
-        let seen = blue[2].look(&Ask::Fetch(at))?;
-        let text = said(&seen, &format!("{:?}, over the tunnel that stands now", seen.page));
-        self.saw("and once more", seen.page == page, text, began);
         Ok(())
     }
 
     fn isolation(&mut self, [blue, red]: &mut [Vec<Container>; 2]) -> anyhow::Result<()> {
-        for name in [private_name("web", "blue"), private_name("web", "green")] {
+        let (worker, webs) = red.split_last_mut().context("red has containers")?;
+        for (name, what) in [("blue", "blue's name"), ("green", "a name that never existed")] {
             let began = clock::now();
-            let seen = red[2].look(&Ask::Resolve(name.clone()))?;
+            let seen = worker.look(&Ask::Resolve(private_name("web", name)))?;
             let held = seen.addresses.is_empty() && seen.error.is_some();
             let text = said(&seen, &format!("it resolved to {}", seen.addresses.join(", ")));
-            self.saw(&format!("red's worker resolves {name}"), held, text, began);
+            self.saw(&format!("red's worker resolves {what}"), held, text, began);
         }
-        // An address that blue has and red has not.
-        let reds: Vec<_> = red.iter().map(Container::address).collect::<Result<_, _>>()?;
-        let blues: Vec<_> = blue.iter().map(Container::address).collect::<Result<_, _>>()?;
-        match blues.iter().find(|address| !reds.contains(address)) {
-            Some(address) => {
-                let began = clock::now();
-                let seen = red[2].look(&Ask::Connect(SocketAddr::from((*address, 80))))?;
-                let text = said(&seen, "it connected");
-                self.saw(&format!("red's worker connects to blue's {address}"), seen.error.is_some(), text, began);
-            }
-            None => {
-                let at = red[0].page_at()?;
-                let began = clock::now();
-                let seen = red[2].look(&Ask::Fetch(at))?;
-                let text =
-                    said(&seen, &format!("{:?}: the address is blue's too, and each network has its own", seen.page));
-                let page = format!("red web on {}", red[0].row()?.node);
-                self.saw(&format!("red's worker fetches http://{}/", at.ip()), seen.page == page, text, began);
-            }
-        }
+        let mut reds: Vec<_> = webs.iter().map(Container::address).collect::<anyhow::Result<_>>()?;
+        reds.push(worker.address()?);
+        let blues: Vec<_> = blue.iter().map(Container::address).collect::<anyhow::Result<_>>()?;
+        let only_blues = blues.iter().find(|address| !reds.contains(address)).context("an address that red has not")?;
+        let began = clock::now();
+        let seen = worker.look(&Ask::Connect(SocketAddr::from((*only_blues, 80))))?;
+        let text = said(&seen, "it connected");
+        self.saw(&format!("red's worker connects to blue's {only_blues}"), seen.error.is_some(), text, began);
+
+        let web = webs.first().context("red has a web")?;
+        let (at, page) = (web.page_at()?, format!("red web on {}", web.row()?.node));
+        let began = clock::now();
+        let seen = worker.look(&Ask::Fetch(at))?;
+        let both = if blues.contains(&web.address()?) { ", on an address that blue has too" } else { "" };
+        let text = said(&seen, &format!("{:?}{both}", seen.page));
+        self.saw(&format!("red's worker fetches http://{}/", at.ip()), seen.page == page, text, began);
         Ok(())
     }
 
     fn ciphertext(&mut self, nodes: &[Node], [blue, _]: &mut [Vec<Container>; 2]) -> anyhow::Result<()> {
-        // The page of the first container crosses node-1's cable on its way to the last one's node.
-        let canary = format!("blue web on {}", blue[0].row()?.node);
+        let canary = format!("blue web on {}", nodes[0].name);
         let began = clock::now();
-        let cable = nodes[0].capture(canary.as_bytes())?;
+        let cable = nodes.last().context("there are nodes")?.capture(canary.as_bytes())?;
         let at = blue[0].page_at()?;
-        let seen = blue[2].look(&Ask::Fetch(at))?;
+        let seen = last(blue)?.look(&Ask::Fetch(at))?;
         let captured = cable.finish()?;
         let inside = format!("{:?}: the page, as the container reads it", seen.page);
         self.saw("inside", seen.page == canary, said(&seen, &inside), began);
@@ -211,7 +204,7 @@ impl Story {
             captured.canary_frames[0],
             frame.as_deref().unwrap_or("-")
         );
-        let held = captured.canary_frames[0] == 0 && captured.frames > 0 && captured.missed == 0;
+        let held = captured.canary_frames[0] == 0 && frame.is_some() && captured.missed == 0;
         self.saw("on the wire", held, outside, began);
         Ok(())
     }
@@ -219,7 +212,7 @@ impl Story {
     fn speed(&mut self, [blue, _]: &mut [Vec<Container>; 2]) -> anyhow::Result<()> {
         let at = blue[0].page_at()?;
         let began = clock::now();
-        let seen = blue[2].look(&Ask::Speed(at, SPEED_MIB))?;
+        let seen = last(blue)?.look(&Ask::Speed(at, SPEED_MIB))?;
         let gbit = seen.bytes as f64 * 8.0 / seen.ms / 1e6;
         let text =
             said(&seen, &format!("{gbit:.2} Gbit/s of HTTP over one TCP connection, encrypted and decrypted here"));
@@ -283,6 +276,20 @@ impl Story {
     }
 }
 
+/// Waits until every node has heard of a network's containers: numbers and names come from what a node knows.
+fn known_everywhere(nodes: &[Node], network: &str, count: usize) -> anyhow::Result<()> {
+    for node in nodes {
+        let rows = || -> anyhow::Result<Vec<ContainerRow>> {
+            node.ask(&Request::ContainerLs { network: Some(network.to_owned()) })
+        };
+        let known = wait_for("every container known on every node", || {
+            rows().ok().filter(|rows| rows.len() == count).map(drop)
+        });
+        known.with_context(|| format!("{} knows {:?}\n{}", node.name, rows().ok(), node.last_words()))?;
+    }
+    Ok(())
+}
+
 fn private_name(kind: &str, network: &str) -> String {
     format!("{kind}.{APP}.{network}.private-network.internal")
 }
@@ -292,11 +299,8 @@ fn said(seen: &Seen, otherwise: &str) -> String {
     seen.error.clone().unwrap_or_else(|| otherwise.to_owned())
 }
 
-fn sorted(containers: &[Container]) -> anyhow::Result<Vec<String>> {
-    let mut addresses: Vec<String> =
-        containers.iter().map(|c| Ok(c.address()?.to_string())).collect::<anyhow::Result<_>>().context("addresses")?;
-    addresses.sort();
-    Ok(addresses)
+fn last(containers: &mut [Container]) -> anyhow::Result<&mut Container> {
+    containers.last_mut().context("there are containers")
 }
 
 fn hex(bytes: &[u8]) -> String {

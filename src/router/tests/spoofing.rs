@@ -78,7 +78,11 @@ fn a_member_that_hosts_a_container_cannot_speak_for_another() {
     let mut view = Membership::clone(&membership(2, &[Listed(GREEN, 1, 0, 0)]));
     let mut network = Network::clone(view.network_by_vni(vni(GREEN)).expect("there"));
     let mut container = Container::clone(
-        membership(2, &[Listed(GREEN, 3, 1, 0)]).network_by_vni(vni(GREEN)).expect("there").container_at(address(3)).expect("there"),
+        membership(2, &[Listed(GREEN, 3, 1, 0)])
+            .network_by_vni(vni(GREEN))
+            .expect("there")
+            .container_at(address(3))
+            .expect("there"),
     );
     container.public_key = secret(2, 0).public();
     network.insert_container(Arc::new(container));
