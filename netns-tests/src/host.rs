@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::{FOLDER, log_of};
@@ -19,13 +19,18 @@ pub struct Host {
     address: String,
     folder: PathBuf,
     daemon: Option<Background>,
+    /// Keeps the user namespace of an ordinary user there.
+    user: Option<Background>,
 }
+
+/// The ordinary user's id on a host where [`Host::as_ordinary_user`] was said.
+const ORDINARY_UID: &str = "1000";
 
 impl Host {
     pub(crate) fn new(name: &str, netns: String, address: String) -> Result<Self> {
         let folder = Path::new(FOLDER).join(name);
         fs::create_dir(&folder)?;
-        Ok(Self { name: name.to_owned(), netns, address, folder, daemon: None })
+        Ok(Self { name: name.to_owned(), netns, address, folder, daemon: None, user: None })
     }
 
     pub fn name(&self) -> &str {
@@ -53,10 +58,50 @@ impl Host {
         Ok(fs::read_to_string(log_of(&self.name))?)
     }
 
+    /// From now on all that runs on this host runs as an ordinary user: in a user namespace that has no rights over the
+    /// host's network namespace, and with no capability in its own.
+    ///
+    /// # Errors
+    /// If there is no such namespace.
+    pub fn as_ordinary_user(&mut self) -> Result<()> {
+        self.enter_user_namespace("")
+    }
+
+    /// As [`Host::as_ordinary_user`], on a machine that lets its users make no user namespaces.
+    ///
+    /// # Errors
+    /// If there is no such namespace.
+    pub fn as_ordinary_user_without_namespaces(&mut self) -> Result<()> {
+        self.enter_user_namespace("echo 0 > /proc/sys/user/max_user_namespaces;")
+    }
+
+    fn enter_user_namespace(&mut self, first: &str) -> Result<()> {
+        let script = format!("set -e; {first} echo in; exec sleep infinity");
+        let map = [format!("--map-user={ORDINARY_UID}"), format!("--map-group={ORDINARY_UID}")];
+        let mut keeper = self.command("unshare");
+        keeper.args(["--user", "--keep-caps"]).args(map).args(["sh", "-c", &script]);
+        let mut keeper = Background::start(&mut keeper, self.folder.join("user"))?;
+        wait::until_true("the user namespace", SOON, || {
+            keeper.still_runs()?;
+            Ok(keeper.printed()?.contains("in\n"))
+        })?;
+        self.user = Some(keeper);
+        let status = self.exec(&["cat", "/proc/self/status"])?.ok()?.stdout;
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim();
+        let is_ordinary = value("Uid:").split_whitespace().all(|uid| uid == ORDINARY_UID);
+        ensure!(is_ordinary && value("CapEff:") == "0000000000000000", "no ordinary user:\n{status}");
+        Ok(())
+    }
+
     /// A command in the host's network namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.netns)).arg("--").arg(program);
+        command.arg(format!("--net=/run/netns/{}", self.netns));
+        if let Some(user) = &self.user {
+            // In two steps: the user namespace has no right to enter the network namespace.
+            command.args(["--", "nsenter", "--preserve-credentials", "--user", "--target", &user.pid().to_string()]);
+        }
+        command.arg("--").arg(program);
         command
     }
 
@@ -76,14 +121,14 @@ impl Host {
         Capture::start(self.command("python3"), interface, self.folder.join(format!("{interface}.frames")))
     }
 
-    /// The daemon's command line on this host.
+    /// The command line of a daemon with this host's state and that socket.
     ///
     /// # Errors
     /// If there is no binary.
-    pub fn daemon_command(&self) -> Result<Command> {
+    pub fn daemon_command(&self, socket: &Path) -> Result<Command> {
         let mut command = self.command(peerctl_binary()?);
         command.arg("daemon").args(["--name", &self.name, "--log", "debug"]);
-        command.arg("--state-dir").arg(self.state_dir()).arg("--socket").arg(self.socket());
+        command.arg("--state-dir").arg(self.state_dir()).arg("--socket").arg(socket);
         Ok(command)
     }
 
@@ -92,7 +137,7 @@ impl Host {
     /// # Errors
     /// If it ends, or does not serve.
     pub fn peerd(&mut self) -> Result<()> {
-        let mut daemon = Background::start(&mut self.daemon_command()?, log_of(&self.name))?;
+        let mut daemon = Background::start(&mut self.daemon_command(&self.socket())?, log_of(&self.name))?;
         let what = format!("{}'s socket", self.name);
         let mut ended = None;
         wait::until_true(&what, SOON, || {
@@ -127,6 +172,26 @@ impl Host {
         if status.success() { Ok(()) } else { bail!("{}'s daemon: {status}", self.name) }
     }
 
+    /// Kills the daemon, as a crash does.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon()?;
+        self.daemon = None;
+        Ok(())
+    }
+
+    /// peerctl, talking to this host's daemon.
+    ///
+    /// # Errors
+    /// If there is no binary.
+    pub fn peerctl_command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = self.command(peerctl_binary()?);
+        command.arg("--socket").arg(self.socket()).args(words);
+        Ok(command)
+    }
+
     /// Runs peerctl against this host's daemon.
     ///
     /// # Errors
@@ -140,7 +205,7 @@ impl Host {
     /// # Errors
     /// If it cannot be started.
     pub fn peerctl_with_input(&self, words: &[&str], input: &str) -> Result<Output> {
-        Output::of(self.command(peerctl_binary()?).arg("--socket").arg(self.socket()).args(words), input)
+        Output::of(&mut self.peerctl_command(words)?, input)
     }
 
     /// The data of peerctl's `--json` answer.
@@ -149,6 +214,15 @@ impl Host {
     /// If the command fails.
     pub fn json(&self, words: &[&str]) -> Result<Value> {
         self.peerctl(&[words, &["--json"]].concat())?.data()
+    }
+
+    /// Starts a command in a container of its own by `peerctl run`; `name` names its output.
+    ///
+    /// # Errors
+    /// If peerctl cannot be started.
+    pub fn run(&self, name: &str, words: &[&str]) -> Result<Background> {
+        let mut command = self.peerctl_command(&[&["run"], words].concat())?;
+        Background::start(&mut command, self.folder.join(name))
     }
 
     /// Joins the cluster of `host` with an invite of its.

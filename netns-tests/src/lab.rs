@@ -48,9 +48,26 @@ impl Lab {
     /// # Errors
     /// If one of them does not join.
     pub fn cluster<const N: usize>(&mut self, names: [&str; N]) -> Result<[Host; N]> {
+        self.cluster_of(names, |_| Ok(()))
+    }
+
+    /// As [`Lab::cluster`], of hosts whose daemons an ordinary user runs.
+    ///
+    /// # Errors
+    /// If one of them does not join.
+    pub fn ordinary_users_cluster<const N: usize>(&mut self, names: [&str; N]) -> Result<[Host; N]> {
+        self.cluster_of(names, Host::as_ordinary_user)
+    }
+
+    fn cluster_of<const N: usize>(
+        &mut self,
+        names: [&str; N],
+        prepare: impl Fn(&mut Host) -> Result<()>,
+    ) -> Result<[Host; N]> {
         let mut hosts = Vec::new();
         for name in names {
             let mut host = self.host(name)?;
+            prepare(&mut host)?;
             host.peerd()?;
             match hosts.first() {
                 None => drop(host.peerctl(&["init", "--name", name])?.ok()?),

@@ -4,6 +4,8 @@ mod bad_input;
 mod isolation;
 mod names;
 mod reach;
+mod restart;
 mod rig;
+mod run;
 mod spoofing;
 mod visibility;
