@@ -1,6 +1,5 @@
 //! The node as its verbs see it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attachments::Attachments;
-use super::data::DataHandle;
+use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
 use crate::control::{ExitStatus, Failure};
 use crate::gossip::{Done, Gossip, JoinStep, OperationError, OperationId};
@@ -24,7 +23,7 @@ pub struct Node {
     pub started: Instant,
     pub data: DataHandle,
     /// What the data plane found on this host.
-    pub facts: BTreeMap<String, String>,
+    pub facts: Facts,
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Attachments,
     pub commands: mpsc::Sender<Command>,

@@ -1,6 +1,6 @@
 //! From settings to a node that serves, and back: each thing is made once all that it needs is there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::attachments::{self, Attachments, Callers, Local};
 use super::config::{Args, Config, Defaults};
 use super::control;
-use super::data::{DataConfig, DataHandle, DataPlane};
+use super::data::{DataConfig, DataHandle, DataPlane, Facts};
 use super::engine::{Engine, Parts};
 use super::node::Node;
 use super::quic::Endpoint;
@@ -176,7 +176,7 @@ fn start_data_plane(
     node: NodeId,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
-) -> Result<(DataHandle, Arc<QuicSocket>, BTreeMap<String, String>), Failure> {
+) -> Result<(DataHandle, Arc<QuicSocket>, Facts), Failure> {
     let mut resolver = dns::Resolver::new();
     let answer = move |attachment, query: &[u8], out: &mut Vec<u8>| {
         let callers = callers.read().unwrap_or_else(std::sync::PoisonError::into_inner);

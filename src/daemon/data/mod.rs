@@ -86,6 +86,9 @@ pub struct DataStats {
     pub tunnels: usize,
 }
 
+/// What the data plane found on this host, in words, for `status`.
+pub type Facts = BTreeMap<String, String>;
+
 /// The data plane, to be started.
 #[derive(Debug, Clone, Copy)]
 pub struct DataPlane;
@@ -95,7 +98,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the system gives no epoll, descriptor or thread.
-    pub fn spawn(config: DataConfig) -> io::Result<(DataHandle, Arc<QuicSocket>, BTreeMap<String, String>)> {
+    pub fn spawn(config: DataConfig) -> io::Result<(DataHandle, Arc<QuicSocket>, Facts)> {
         let socket = Arc::new(config.socket);
         let facts = facts(socket.capabilities());
         let (quic_sender, quic) = quic_socket::pair(socket.clone());
