@@ -14,6 +14,7 @@ mod node;
 mod quic;
 pub mod quic_socket;
 mod start;
+pub mod usage;
 mod verbs;
 mod writer;
 
