@@ -1,6 +1,8 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod crash;
+mod hostile;
 mod isolation;
 mod names;
 mod reach;
@@ -8,4 +10,5 @@ mod restart;
 mod rig;
 mod run;
 mod spoofing;
+mod stop;
 mod visibility;
