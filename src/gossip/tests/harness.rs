@@ -269,6 +269,40 @@ impl Sim {
         panic!("operation {operation:?} of node {at} did not end");
     }
 
+    /// The machine of a single node that is in no cluster.
+    pub fn with_one(mut self) -> Gossip {
+        let at = self.add("one");
+        self.nodes[at].machine.take().expect("it runs")
+    }
+
+    /// Puts the node's key on an otherwise empty disk.
+    pub fn keep_key(&mut self, at: usize) {
+        let key = self.nodes[at].identity.key().to_bytes();
+        self.nodes[at].disk.apply(&Write::new(identity::NODE_KEY, store::FileKind::NodeKey, &key));
+    }
+
+    /// A connection that nobody's machine asked for.
+    pub fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        self.connections.insert(connection, (from, to));
+        self.schedule(LATENCY, Event::Connected { node: to, peer: from, connection, dialled: false });
+        self.schedule(2 * LATENCY, Event::Connected { node: from, peer: to, connection, dialled: true });
+        connection
+    }
+
+    /// A connection between the two.
+    pub fn connection(&self, a: usize, b: usize) -> Option<ConnectionId> {
+        self.connections
+            .iter()
+            .find(|(_, ends)| **ends == (a, b) || **ends == (b, a))
+            .map(|(connection, _)| *connection)
+    }
+
+    pub fn connection_count(&self, a: usize, b: usize) -> usize {
+        self.connections.values().filter(|ends| **ends == (a, b) || **ends == (b, a)).count()
+    }
+
     /// Runs until `holds`, `within` at most; how long it took.
     #[track_caller]
     pub fn until(&mut self, within: Duration, mut holds: impl FnMut(&Self) -> bool) -> Duration {
@@ -367,6 +401,7 @@ impl Sim {
                 }
             }
             Event::Closed { node, connection } => {
+                self.connections.remove(&connection);
                 if self.nodes[node].machine.is_some() {
                     self.on(node, |m, now| m.handle_disconnected(connection, now));
                 }

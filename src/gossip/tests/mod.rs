@@ -5,3 +5,4 @@ mod harness;
 mod joining;
 mod networks;
 mod storage;
+mod wire;
