@@ -1,5 +1,6 @@
 //! Attachments of this node: their records, and waiting for an address when there is none here.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::api::{AttachSpec, Attached, Done, OperationError, OperationId, Space};
@@ -67,15 +68,20 @@ impl Gossip {
         if self.own_container(spec.id).is_some() {
             return Err(OperationError::AttachmentTaken(spec.id));
         }
-        let own: Vec<Container> = self
-            .authors
-            .get(&(self.me, Shard::Network(network.clone())))
-            .into_iter()
-            .flat_map(containers)
-            .filter(|c| c.app == spec.app && c.kind == spec.kind)
-            .collect();
+        let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
+        let own = own.into_iter().flat_map(OwnLog::records).filter_map(|record| match record.body() {
+            Body::Container(c) if c.app == spec.app && c.kind == spec.kind => Some((c, record.record().rev)),
+            _ => None,
+        });
+        let mut numbers: BTreeMap<u32, AttachmentId> = BTreeMap::new();
+        // Later than every container in view, so that of two with one number the one attached first keeps it.
+        let mut newest = state.container_rev();
+        for (container, rev) in own {
+            numbers.insert(container.number, container.id);
+            newest = newest.max(rev);
+        }
         let holder = |number: u32| {
-            let ahead = own.iter().find(|c| c.number == number).map(|c| c.id);
+            let ahead = numbers.get(&number).copied();
             let seen = state.view.container_numbered(spec.app.as_str(), spec.kind.as_str(), number);
             ahead.or_else(|| seen.filter(|c| c.node != self.me).map(|c| c.id))
         };
@@ -89,8 +95,6 @@ impl Gossip {
             },
             None => (1..).find(|number| holder(*number).is_none()).unwrap_or(u32::MAX),
         };
-        // Later than every container in view, so that of two with one number the one attached first keeps it.
-        let newest = own.iter().map(|c| c.rev).max().unwrap_or_default().max(state.container_rev());
         let Pick::Free(address) = self.pick_address(network, spec.space, now) else { return Ok(None) };
         let body = ContainerBody {
             id: spec.id,

@@ -102,8 +102,9 @@ proptest! {
             if records.len() > 1 { records.remove(1 + at.index(records.len() - 1)); }
         }
         let shuffled = |records: &[Verified]| {
-            let mut keyed: Vec<_> = records.iter().map(|r| (blake3::hash(&[&seed.to_be_bytes()[..], &r.hash().0].concat()).to_hex(), r.clone())).collect();
-            keyed.sort_by(|a, b| a.0.cmp(&b.0));
+            let place = |r: &Verified| *blake3::hash(&[&seed.to_be_bytes()[..], &r.hash().0].concat()).as_bytes();
+            let mut keyed: Vec<_> = records.iter().map(|r| (place(r), r.clone())).collect();
+            keyed.sort_by_key(|(at, _)| *at);
             keyed.into_iter().map(|(_, r)| r).collect::<Vec<_>>()
         };
         let one = cluster(&members, &f);

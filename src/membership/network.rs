@@ -136,7 +136,6 @@ pub fn container(node: NodeId, rev: Rev, body: &ContainerBody) -> Container {
 }
 
 /// The owners, the grants, and the highest rev of each node's.
-#[expect(clippy::type_complexity, reason = "taken apart where it is called")]
 fn grants<'a>(
     creator: NodeId,
     records: impl Iterator<Item = &'a Verified> + Clone,
