@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{AttachSpec, Attached, Done, OperationError, OperationId};
+use super::api::{AttachSpec, Attached, Done, OperationError, OperationId, Space};
 use super::machine::Gossip;
 use super::message::SpaceAnswer;
 use super::persist::Waiter;
@@ -111,10 +111,19 @@ impl Gossip {
 
     /// Tries the waiting attaches again.
     pub(super) fn retry_attaches(&mut self, now: Instant) {
+        let mut without: Vec<(NetworkId, Space)> = Vec::new();
         for wait in std::mem::take(&mut self.attach_waits) {
+            let place = (wait.spec.network.clone(), wait.spec.space);
+            if without.contains(&place) {
+                self.attach_waits.push(wait);
+                continue;
+            }
             match self.try_attach(&wait.spec, now) {
                 Ok(Some(attached)) => self.persister.then(Waiter::Done(wait.operation, Done::Attached(attached))),
-                Ok(None) => self.attach_waits.push(wait),
+                Ok(None) => {
+                    without.push(place);
+                    self.attach_waits.push(wait);
+                }
                 Err(error) => self.finished.push((wait.operation, Err(error))),
             }
         }
@@ -126,6 +135,9 @@ impl Gossip {
             return;
         }
         self.retry_attaches(now);
+        for (id, space) in &mut self.spaces {
+            space.waiting = self.attach_waits.iter().filter(|wait| wait.spec.network == *id).count();
+        }
         for mut wait in std::mem::take(&mut self.attach_waits) {
             match self.tend_attach_wait(&mut wait, now) {
                 Some(error) => self.finished.push((wait.operation, Err(error))),
@@ -141,7 +153,8 @@ impl Gossip {
         if wait.ask_at <= now {
             wait.ask_at = now + ASK_EVERY;
             if is_home {
-                wait.answer = Some(self.reclaim(&network, space, self.me, now));
+                let need = self.spaces.get(&network).map_or(1, |memory| memory.waiting as u32);
+                wait.answer = Some(self.reclaim(&network, space, self.me, 0, need, now));
             }
             let others: Vec<NodeId> = homes.iter().filter(|home| **home != self.me).copied().collect();
             if !others.is_empty() && !self.ask_homes(&network, space, true, now) && !is_home {

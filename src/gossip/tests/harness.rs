@@ -235,6 +235,28 @@ impl Sim {
         }
     }
 
+    /// Attaches many at once.
+    pub fn attach_many(
+        &mut self,
+        at: usize,
+        network: &NetworkId,
+        count: usize,
+    ) -> Vec<Result<Attached, OperationError>> {
+        let operations: Vec<OperationId> = (0..count)
+            .map(|_| {
+                let spec = self.spec(network);
+                self.on(at, |m, now| m.attach(spec, now))
+            })
+            .collect();
+        operations
+            .into_iter()
+            .map(|operation| match self.wait(at, operation)? {
+                Done::Attached(attached) => Ok(attached),
+                _ => panic!("not an attachment"),
+            })
+            .collect()
+    }
+
     /// Runs until an operation is done; 30 s at most.
     pub fn wait(&mut self, at: usize, operation: OperationId) -> Result<Done, OperationError> {
         let deadline = self.now + Duration::from_secs(30);

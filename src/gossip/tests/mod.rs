@@ -1,5 +1,7 @@
 //! Whole clusters in one thread and virtual time.
 
+mod addresses;
 mod harness;
 mod joining;
 mod networks;
+mod storage;
