@@ -103,7 +103,7 @@ proptest! {
         }
         let shuffled = |records: &[Verified]| {
             let mut keyed: Vec<_> = records.iter().map(|r| (blake3::hash(&[&seed.to_be_bytes()[..], &r.hash().0].concat()).to_hex(), r.clone())).collect();
-            keyed.sort_by(|a, b| a.0.cmp(&b.0));
+            keyed.sort_by_key(|entry| entry.0);
             keyed.into_iter().map(|(_, r)| r).collect::<Vec<_>>()
         };
         let one = cluster(&members, &f);
