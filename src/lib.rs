@@ -2,6 +2,14 @@
 //!
 //! The rooms and which may use which are drawn in `docs/architecture.md`; `tests/tidy.rs` holds the code to it.
 
+pub mod control;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+pub mod dns;
 pub mod gossip;
 pub mod membership;
 pub mod model;
+pub mod packet;
+pub mod router;
+#[cfg(feature = "daemon")]
+pub mod sys;

@@ -23,7 +23,7 @@ use super::sync::SyncState;
 use crate::membership::{
     ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Stamp, Verdicts, Verified,
 };
-use crate::model::{ClusterId, Generation, NetworkId, NetworkSecret, NodeId};
+use crate::model::{CONTAINERS, ClusterId, Generation, NetworkId, NetworkSecret, NodeId};
 
 /// A node's part in the cluster.
 pub struct Gossip {
@@ -170,6 +170,11 @@ impl Gossip {
         own.filter_map(|((_, shard), log)| Some((shard.network()?, log)))
             .flat_map(|(id, log)| super::attach::containers(log).map(move |container| (id.clone(), container)))
             .collect()
+    }
+
+    /// How many of a network's container addresses each node may give out; none of a network that this node has not.
+    pub fn addresses_held(&self, network: &NetworkId) -> BTreeMap<NodeId, u64> {
+        self.networks.get(network).map(|state| state.holdings.counts(CONTAINERS)).unwrap_or_default()
     }
 
     /// The secrets of a network that this node holds, newest generation first.

@@ -18,11 +18,14 @@ use crate::model::{Boot, ClusterId, Label, NetworkId, NodeId, Rev, Vni};
 const FIRST_SIGNER: u8 = 1;
 
 impl Gossip {
-    /// Makes a cluster: its root key, its genesis record, and this node as its first signer.
-    pub fn init(&mut self, now: Instant) -> OperationId {
+    /// Makes a cluster: its root key, its genesis record, and this node, called `name` if given, as its first signer.
+    pub fn init(&mut self, name: Option<Label>, now: Instant) -> OperationId {
         let wall_unix_s = self.wall.unix_s(now);
         self.operate(now, |this| {
             this.check_outside()?;
+            if let Some(name) = name {
+                this.config.name = name;
+            }
             let root_key = random_key(&mut this.rng);
             let mut nonce = [0; 16];
             this.rng.fill_bytes(&mut nonce);

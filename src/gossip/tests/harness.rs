@@ -82,7 +82,7 @@ impl Sim {
         for at in 0..count {
             sim.add(&format!("n{at}"));
         }
-        let init = sim.on(0, |m, now| m.init(now));
+        let init = sim.on(0, |m, now| m.init(None, now));
         assert!(matches!(sim.wait(0, init), Ok(Done::Initialised(_))));
         for at in 1..count {
             let token = sim.invite(0, &[], 1);

@@ -91,7 +91,7 @@ fn a_signer_that_is_away_is_reported_after_the_time_limit() {
 fn a_second_cluster_is_refused() {
     let mut sim = Sim::cluster(10, 2);
     let id = sim.machine(1).cluster().expect("a member");
-    let init = sim.on(1, |m, now| m.init(now));
+    let init = sim.on(1, |m, now| m.init(None, now));
     assert_eq!(sim.wait(1, init).err(), Some(OperationError::InCluster(id)));
     let token = sim.invite(0, &[], 1);
     assert_eq!(sim.join(1, &token), Err(OperationError::InCluster(id)));

@@ -1,0 +1,11 @@
+//! What peerd does between hosts: one file for each behaviour.
+
+mod bad_input;
+mod isolation;
+mod names;
+mod reach;
+mod restart;
+mod rig;
+mod run;
+mod spoofing;
+mod visibility;

@@ -1,0 +1,277 @@
+//! The command line, as a value.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Drives a peerd node: private networks for containers, in userspace.
+#[derive(Debug, Parser)]
+#[command(
+    name = "peerctl",
+    version,
+    about,
+    long_about = None,
+    disable_help_subcommand = true,
+    after_help = "Try it all on this machine, without root: peerctl demo\n\
+        Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 not found, 5 conflict or full, 6 permission,\n\
+        7 degraded (--check), 8 timeout, 9 invalid file"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Control socket of the node [default: /run/peerd/peerd.sock, or the user's own]
+    #[arg(long, global = true, env = "PEERCTL_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON with a stable schema
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on stderr
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a cluster; this node is its first signer
+    Init {
+        /// The node's name [default: the daemon's]
+        #[arg(long, value_name = "NODE")]
+        name: Option<String>,
+    },
+    /// Print a token with which another node may join
+    Invite(Invite),
+    /// Join a cluster with a token from standard input or a file
+    Join {
+        /// `-` for standard input, or `@FILE`; a token never stands on a command line
+        #[arg(value_name = "-|@FILE")]
+        token: String,
+    },
+    /// Private networks
+    #[command(subcommand)]
+    Network(Network),
+    /// The nodes of the cluster
+    #[command(subcommand)]
+    Node(Node),
+    /// Put a container on a network; prints its address
+    Attach(Attach),
+    /// Take a container off its network
+    Detach {
+        /// The container's id, or the path of its namespace
+        #[arg(value_name = "ID|TARGET")]
+        target: String,
+    },
+    /// Run a command in a new namespace on a network
+    Run(Run),
+    /// The containers of all nodes
+    #[command(subcommand)]
+    Container(Container),
+    /// Same as `container ls`
+    Ps(ContainerLs),
+    /// List the private domain names of an application
+    #[command(alias = "private-networks-domain-names")]
+    DomainNames {
+        /// Only this application's
+        #[arg(long, value_name = "APP")]
+        app: Option<String>,
+        /// The network, by name or id; may be left out when the node holds one
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+    },
+    /// The node, its peers and networks, and what needs attention
+    Status {
+        /// Exit 7 if something is wrong
+        #[arg(long)]
+        check: bool,
+    },
+    /// Packets that were dropped, by reason
+    Drops,
+    /// The whole system on this machine, without root: three nodes, two networks, six containers
+    Demo(Demo),
+    /// Print a completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// Be a container of the demo
+    #[command(hide = true)]
+    DemoPart { page: String },
+    /// Be the daemon
+    #[command(hide = true)]
+    Daemon(peerd::daemon::config::Args),
+}
+
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// Grant the node this network; may be given several times
+    #[arg(long = "network", value_name = "N")]
+    pub networks: Vec<String>,
+    /// How long the token is good
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub ttl: Duration,
+    /// How many nodes may use it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub uses: u32,
+    /// The node becomes a signer (needs the root key on this node)
+    #[arg(long)]
+    pub signer: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Network {
+    /// Make a network; prints its id
+    Create {
+        name: Option<String>,
+        /// Forward no names to the outside
+        #[arg(long)]
+        internal: bool,
+    },
+    /// The networks that this node is granted
+    Ls,
+    /// One network whole
+    Inspect {
+        #[arg(value_name = "N")]
+        network: Option<String>,
+    },
+    /// Let a node host containers of a network
+    Grant {
+        #[arg(value_name = "N")]
+        network: String,
+        node: String,
+        /// It may grant and define as well
+        #[arg(long)]
+        owner: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// The nodes of the cluster
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Container {
+    /// The containers of all nodes in the networks that this node holds
+    Ls(ContainerLs),
+}
+
+#[derive(Debug, Args)]
+pub struct ContainerLs {
+    /// Only this network's
+    #[arg(long, value_name = "N")]
+    pub network: Option<String>,
+}
+
+/// What a container is called, for `attach` and `run`.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The network, by name or id; may be left out when the node holds one
+    #[arg(long, value_name = "N")]
+    pub network: Option<String>,
+    /// The application it belongs to
+    #[arg(long)]
+    pub app: String,
+    /// Its type within the application
+    #[arg(long = "type", default_value = "web", value_name = "TYPE")]
+    pub kind: String,
+    /// Its number within the type, from 1 [default: the lowest free]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub number: Option<u32>,
+    /// The application's version that it runs
+    #[arg(long, value_name = "V")]
+    pub version: Option<String>,
+    /// The service that it serves [default: its type]
+    #[arg(long, value_name = "S")]
+    pub service: Option<String>,
+    /// Its interface
+    #[arg(long, default_value = "peerd0", value_name = "NAME")]
+    pub ifname: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Attach {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Target {
+    /// A network namespace, as /run/netns/NAME
+    #[arg(long, value_name = "PATH")]
+    pub netns: Option<PathBuf>,
+    /// A process whose network namespace it is
+    #[arg(long)]
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub place: Place,
+    /// Begin the injected variables' names with this, as SCALINGO_
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub env_prefix: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: u8,
+    /// Leave it running until interrupted, and say how to drive it
+    #[arg(long)]
+    pub keep: bool,
+    /// Play it here, in an enclosure that is there already
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    pub inside: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stands_after_two_hyphens_is_the_command_whole() {
+        let cli = Cli::try_parse_from(["peerctl", "run", "--app", "a", "--", "sh", "-c", "--json"]).expect("parses");
+        let Verb::Run(run) = cli.verb else { panic!("run is run") };
+        assert_eq!((run.command, cli.global.json), (vec!["sh".into(), "-c".into(), "--json".into()], false));
+    }
+
+    #[test]
+    fn a_target_is_one_and_only_one() {
+        assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a"]).is_err());
+        assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1", "--netns", "/x"]).is_err());
+        assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1"]).is_ok());
+    }
+}

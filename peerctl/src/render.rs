@@ -1,0 +1,223 @@
+//! Answers for people: plain tables, readable without colour.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+use peerd::control::{ContainerRow, DropRow, NetworkDetail, NetworkRow, NodeRow, Status};
+
+use crate::cli::Color;
+
+/// Writes colours, or leaves them out.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint(bool);
+
+impl Paint {
+    /// Colours as the person asked for; `auto` means on a terminal, unless NO_COLOR is set (no-color.org).
+    pub fn new(color: Color) -> Self {
+        Self(match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        })
+    }
+
+    /// Whether there are colours.
+    pub fn is_on(self) -> bool {
+        self.0
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    pub fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    pub fn bad(self, text: &str) -> String {
+        self.wrap("31", text)
+    }
+
+    pub fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+}
+
+/// Text that came from another node, with nothing in it that a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Columns aligned to their widest cell; the last one is left as it is.
+pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).chain([head[i].len()]).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in std::iter::once(&head.map(str::to_owned)).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}   ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+pub fn networks(rows: &[NetworkRow]) -> String {
+    table(
+        ["NAME", "ID", "VNI", "CONTAINERS", "GRANTED"],
+        rows.iter().map(|row| {
+            let vni = format!("{}{}", row.vni, if row.internal { " (internal)" } else { "" });
+            [or_dash(row.name.as_deref()), row.id.clone(), vni, row.containers.to_string(), row.granted.join(" ")]
+        }),
+    )
+}
+
+pub fn network(detail: &NetworkDetail) -> String {
+    let mut out = String::new();
+    let generation = detail.generation.map_or_else(|| "none yet".to_owned(), |g| g.to_string());
+    for (key, value) in [
+        ("name", or_dash(detail.row.name.as_deref())),
+        ("id", detail.row.id.clone()),
+        ("vni", detail.row.vni.to_string()),
+        ("internal", if detail.row.internal { "yes" } else { "no" }.to_owned()),
+        ("creator", detail.creator.clone()),
+        ("secret", format!("generation {generation}, {}", if detail.secret_held { "held" } else { "not held yet" })),
+        ("addresses", format!("{} of {} in use", detail.addresses_used, peerd::model::CONTAINER_COUNT_MAX)),
+    ] {
+        let _ = writeln!(out, "{key:<11} {value}");
+    }
+    out.push('\n');
+    out.push_str(&table(
+        ["NODE", "ROLE", "ADDRESSES"],
+        detail
+            .grants
+            .iter()
+            .map(|g| [g.name.clone().unwrap_or_else(|| g.node.clone()), g.role.clone(), g.addresses.to_string()]),
+    ));
+    if !detail.apps.is_empty() {
+        out.push('\n');
+        let kinds = detail.apps.iter().flat_map(|(app, kinds)| kinds.iter().map(move |(kind, n)| (app, kind, n)));
+        out.push_str(&table(
+            ["APP", "TYPE", "CONTAINERS"],
+            kinds.map(|(app, kind, n)| [app.clone(), kind.clone(), n.to_string()]),
+        ));
+    }
+    out
+}
+
+pub fn nodes(rows: &[NodeRow]) -> String {
+    table(
+        ["NAME", "ID", "STATE", "SIGNER", "ENDPOINTS"],
+        rows.iter().map(|row| {
+            let signer = row.signer.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            [row.name.clone(), row.id.chars().take(12).collect(), row.state.clone(), signer, row.endpoints.join(" ")]
+        }),
+    )
+}
+
+pub fn containers(rows: &[ContainerRow]) -> String {
+    table(
+        ["ID", "NETWORK", "ADDRESS", "NAME", "NODE", "VERSION", "STATE"],
+        rows.iter().map(|row| {
+            let name = format!("{}.{}.{}", row.number, row.kind, row.app);
+            let version = or_dash(row.version.as_deref());
+            [
+                row.id.clone(),
+                row.network.clone(),
+                row.address.clone(),
+                name,
+                row.node.clone(),
+                version,
+                row.state.clone(),
+            ]
+        }),
+    )
+}
+
+pub fn drops(rows: &[DropRow]) -> String {
+    let rows: Vec<&DropRow> = rows.iter().filter(|row| row.packets > 0).collect();
+    if rows.is_empty() {
+        return "no packet was dropped\n".to_owned();
+    }
+    table(
+        ["REASON", "PACKETS", "WHAT IT MEANS"],
+        rows.iter().map(|row| [row.reason.clone(), row.packets.to_string(), row.explanation.clone()]),
+    )
+}
+
+pub fn status(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    let node = &status.node;
+    let _ = writeln!(
+        out,
+        "{} {} on {}, up {}",
+        paint.bold(&printable(&node.name)),
+        &node.id.get(..12).unwrap_or(&node.id),
+        node.listen,
+        humantime::format_duration(std::time::Duration::from_secs(node.uptime_s))
+    );
+    match &status.cluster {
+        Some(cluster) => {
+            let _ = writeln!(out, "cluster {}", &cluster.get(..12).unwrap_or(cluster));
+        }
+        None => out.push_str("in no cluster yet: `peerctl init` starts one, `peerctl join -` enters one\n"),
+    }
+    if !status.networks.is_empty() {
+        let _ = write!(out, "\n{}", networks(&status.networks));
+    }
+    if !status.peers.is_empty() {
+        let rows = status.peers.iter().map(|peer| {
+            let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}"));
+            let (rx, tx) = (peer.rx_bytes.to_string(), peer.tx_bytes.to_string());
+            [peer.name.clone(), peer.state.clone(), or_dash(peer.path.as_deref()), rtt, rx, tx]
+        });
+        let _ = write!(out, "\n{}", table(["PEER", "STATE", "PATH", "RTT ms", "RX bytes", "TX bytes"], rows));
+    }
+    if !status.data_plane.is_empty() {
+        let facts: Vec<String> = status.data_plane.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        let _ = writeln!(out, "\ndata plane: {}", facts.join(", "));
+    }
+    out.push('\n');
+    if status.health.is_empty() {
+        let _ = writeln!(out, "health: {}", paint.good("ok"));
+    }
+    for row in &status.health {
+        let severity = if row.severity == "error" { paint.bad("error") } else { paint.bold(&row.severity) };
+        let _ = writeln!(
+            out,
+            "health: {severity}: {}\n  {}",
+            printable(&row.message),
+            paint.dim(&format!("try: {}", row.hint))
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_no_line_ends_in_spaces() {
+        let text = table(["A", "LONGER"], [["wide cell".into(), "x".into()], ["".into(), "".into()]]);
+        assert_eq!(text, "A           LONGER\nwide cell   x\n\n");
+    }
+
+    #[test]
+    fn what_another_node_is_called_cannot_steer_the_terminal() {
+        assert!(!table(["A"], [["\x1b[2Jevil".into()]]).contains('\x1b'));
+    }
+}

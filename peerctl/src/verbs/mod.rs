@@ -1,0 +1,204 @@
+//! What each verb does: ask the node, print the answer.
+
+mod join;
+mod run;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use peerd::control::{
+    Attach, Attached, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, Invited, Joined, NetworkCreated,
+    NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Container, Global, Network, Node, Place, Verb};
+use crate::client::Client;
+use crate::render::{self, Paint};
+
+/// Does what was asked for and returns the exit code.
+pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
+    let session = Session::new(global);
+    match verb {
+        Verb::Init { name } => session.show("init", &Request::Init { name }, |joined: &Joined| {
+            let root_key = joined.root_key.as_deref().unwrap_or("the state folder");
+            session.narrate(&format!(
+                "this node is {} and the cluster's first signer\n\
+                 the root key lies in {root_key}: move it to a safe place offline, it is needed only to appoint signers\n\
+                 next: peerctl network create NAME, then peerctl invite --network NAME",
+                joined.name
+            ));
+            format!("{}\n", joined.cluster)
+        })?,
+        Verb::Invite(invite) => {
+            let ttl_s = invite.ttl.as_secs();
+            let request = Request::Invite { networks: invite.networks, ttl_s, uses: invite.uses, signer: invite.signer };
+            session.show("invite", &request, |invited: &Invited| {
+                session.narrate("on the other machine: peerctl join -   (and give it this token on standard input)");
+                format!("{}\n", invited.token)
+            })?;
+        }
+        Verb::Join { token } => {
+            let token = join::read_token(&token)?;
+            session.show("join", &Request::Join { token }, |joined: &Joined| {
+                session.narrate(&format!("this node is {}, with {} network(s)", joined.name, joined.networks.len()));
+                format!("{}\n", joined.cluster)
+            })?;
+        }
+        Verb::Network(network) => session.network(network)?,
+        Verb::Node(Node::Ls) => session.show("node.ls", &Request::NodeLs, |rows: &Vec<NodeRow>| render::nodes(rows))?,
+        Verb::Attach(attach) => {
+            let target = match (attach.target.netns, attach.target.pid) {
+                (Some(path), _) => Target::Netns(absolute(path)?),
+                (None, Some(pid)) => Target::Pid(pid),
+                (None, None) => unreachable!("clap wants one of them"),
+            };
+            let request = Request::Attach(Box::new(attach_request(target, attach.place)));
+            session.show("attach", &request, |attached: &Attached| {
+                session.narrate(&format!("{} is {}", attached.id, attached.hostname));
+                format!("{}\n", attached.address)
+            })?;
+        }
+        Verb::Detach { target } => {
+            let target = if target.contains('/') { absolute(target.into())? } else { target };
+            session.show("detach", &Request::Detach { target }, |_: &serde_json::Value| String::new())?;
+        }
+        Verb::Run(run) => return run::run(&session, run),
+        Verb::Container(Container::Ls(ls)) | Verb::Ps(ls) => {
+            let request = Request::ContainerLs { network: ls.network };
+            session.show("container.ls", &request, |rows: &Vec<ContainerRow>| render::containers(rows))?;
+        }
+        Verb::DomainNames { app, network } => {
+            let request = Request::DomainNames { app, network };
+            session.show("domain-names", &request, |names: &DomainNames| {
+                names.names.iter().map(|name| format!("{name}\n")).collect()
+            })?;
+        }
+        Verb::Status { check } => {
+            let mut degraded = false;
+            session.show("status", &Request::Status, |status: &Status| {
+                degraded = status.health.iter().any(|row| row.severity == "error") || status.cluster.is_none();
+                render::status(status, session.paint)
+            })?;
+            if check && degraded {
+                return Ok(ExitStatus::Degraded.code());
+            }
+        }
+        Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
+        Verb::Version => session.print(concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Verb::Demo(_) | Verb::DemoPart { .. } | Verb::Daemon(_) | Verb::Completion { .. } => unreachable!("main has taken these"),
+    }
+    Ok(0)
+}
+
+/// One call of peerctl: whom it asks and how it prints.
+pub struct Session {
+    pub client: Client,
+    json: bool,
+    quiet: bool,
+    paint: Paint,
+}
+
+/// `--json`'s envelope.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    schema: String,
+    data: &'a serde_json::Value,
+    warnings: &'a [Warning],
+}
+
+impl Session {
+    fn new(global: &Global) -> Self {
+        let socket = global.socket.clone().unwrap_or_else(peerd::daemon::default_socket);
+        Self {
+            client: Client { socket, narrate: !global.quiet },
+            json: global.json,
+            quiet: global.quiet,
+            paint: Paint::new(global.color),
+        }
+    }
+
+    /// Asks the node and prints its answer: as JSON, or as `text` makes of it.
+    fn show<T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        request: &Request,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let answer = self.client.ask(request)?;
+        let text = text(&answer.parse()?);
+        if self.json {
+            let envelope =
+                Envelope { schema: format!("peerctl.{verb}/1"), data: &answer.data, warnings: &answer.warnings };
+            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
+            return self.print(&format!("{json}\n"));
+        }
+        for warning in &answer.warnings {
+            eprintln!("warning: {}", warning.message);
+        }
+        self.print(&text)
+    }
+
+    /// Prints an answer. A reader that went away is no fault of ours.
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says something to the person, unless they want quiet or JSON.
+    pub fn narrate(&self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    fn network(&self, network: Network) -> Result<(), Failure> {
+        match network {
+            Network::Create { name, internal } => {
+                self.show("network.create", &Request::NetworkCreate { name, internal }, |created: &NetworkCreated| {
+                    self.narrate(&format!("VNI {}; this node is its owner", created.vni));
+                    format!("{}\n", created.id)
+                })
+            }
+            Network::Ls => {
+                self.show("network.ls", &Request::NetworkLs, |rows: &Vec<NetworkRow>| render::networks(rows))
+            }
+            Network::Inspect { network } => {
+                self.show("network.inspect", &Request::NetworkInspect { network }, |detail: &NetworkDetail| {
+                    render::network(detail)
+                })
+            }
+            Network::Grant { network, node, owner } => {
+                let request = Request::NetworkGrant { network, node, owner };
+                self.show("network.grant", &request, |_: &serde_json::Value| String::new())
+            }
+        }
+    }
+}
+
+/// The request that puts what is at `target` in its `place`.
+pub fn attach_request(target: Target, place: Place) -> Attach {
+    Attach {
+        target,
+        network: place.network,
+        app: place.app,
+        kind: place.kind,
+        number: place.number,
+        version: place.version,
+        service: place.service,
+        ifname: place.ifname,
+    }
+}
+
+/// The node runs in another folder, so paths travel whole.
+fn absolute(path: PathBuf) -> Result<String, Failure> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        let what = format_args!("cannot use the path {}", path.display()).to_string();
+        Failure::new(ExitStatus::Usage, what, why, "give the path of a network namespace, as /run/netns/NAME")
+    };
+    let whole = std::path::absolute(&path).map_err(|error| refuse(&error))?;
+    whole.into_os_string().into_string().map_err(|_| refuse(&"it is not UTF-8"))
+}

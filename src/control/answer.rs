@@ -1,0 +1,191 @@
+//! The answers: what `--json` prints under `data`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that went well enough, and that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// A stable word.
+    pub code: String,
+    pub message: String,
+}
+
+/// `init` and `join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    pub cluster: String,
+    pub node: String,
+    pub name: String,
+    /// The networks that the invite granted.
+    pub networks: Vec<String>,
+    /// Where `init` put the root key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub root_key: Option<String>,
+}
+
+/// `invite`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// A secret: whoever has it may join.
+    pub token: String,
+    pub expires_in_s: u64,
+    pub uses: u32,
+    pub networks: Vec<String>,
+}
+
+/// `network create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkCreated {
+    pub id: String,
+    pub name: Option<String>,
+    pub vni: u32,
+}
+
+/// A row of `network ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRow {
+    pub id: String,
+    pub name: Option<String>,
+    pub vni: u32,
+    pub internal: bool,
+    /// The names of the nodes that may host its containers.
+    pub granted: Vec<String>,
+    /// How many containers it has, on all nodes.
+    pub containers: usize,
+}
+
+/// A grant in `network inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRow {
+    pub node: String,
+    pub name: Option<String>,
+    /// `host` or `owner`.
+    pub role: String,
+    /// How many addresses this node may give out.
+    pub addresses: u64,
+}
+
+/// `network inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkDetail {
+    #[serde(flatten)]
+    pub row: NetworkRow,
+    pub creator: String,
+    /// The newest generation of its secret, and whether this node holds it.
+    pub generation: Option<u8>,
+    pub secret_held: bool,
+    pub addresses_used: usize,
+    pub grants: Vec<GrantRow>,
+    /// Application, type, how many containers.
+    pub apps: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+/// A row of `node ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    pub id: String,
+    pub name: String,
+    /// Its number, if it is a signer.
+    pub signer: Option<u8>,
+    /// `self`, `connected` or `unreachable`.
+    pub state: String,
+    pub endpoints: Vec<String>,
+}
+
+/// `attach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub id: String,
+    pub address: String,
+    pub network: String,
+    pub app: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub number: u32,
+    /// The 5-part name.
+    pub hostname: String,
+    pub ifname: String,
+    pub mtu_bytes: u32,
+}
+
+/// A row of `container ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRow {
+    pub id: String,
+    pub network: String,
+    pub vni: u32,
+    pub node: String,
+    pub address: String,
+    pub app: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub number: u32,
+    pub version: Option<String>,
+    pub service: String,
+    /// `ready`, `draining` or `gone`.
+    pub state: String,
+    pub public_key: String,
+}
+
+/// `domain-names`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainNames {
+    pub names: Vec<String>,
+}
+
+/// A row of `drops`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    pub reason: String,
+    pub packets: u64,
+    pub explanation: String,
+}
+
+/// This node, in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSelf {
+    pub id: String,
+    pub name: String,
+    pub listen: String,
+    pub uptime_s: u64,
+}
+
+/// Another node, in `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    pub node: String,
+    pub name: String,
+    /// `connected` or `unreachable`.
+    pub state: String,
+    /// The address that its packets go to, if there is one.
+    pub path: Option<String>,
+    pub rtt_ms: Option<f64>,
+    pub mtu_bytes: u32,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+/// Something in `status` that an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthRow {
+    /// A stable word.
+    pub code: String,
+    /// `warning` or `error`; an error makes `--check` fail.
+    pub severity: String,
+    pub message: String,
+    pub hint: String,
+}
+
+/// `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: NodeSelf,
+    pub cluster: Option<String>,
+    pub networks: Vec<NetworkRow>,
+    pub peers: Vec<PeerRow>,
+    /// What the data plane found on this host: offloads and buffers.
+    pub data_plane: BTreeMap<String, String>,
+    pub health: Vec<HealthRow>,
+}

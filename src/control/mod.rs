@@ -1,0 +1,20 @@
+//! What peerctl can say to its node, and what the node can answer: the words and their bytes.
+//!
+//! A caller writes one [`Request`] as a line of JSON; the node answers with lines: any number of [`Frame::Step`], then one
+//! [`Frame::Done`] or [`Frame::Failed`]. The answers' `data` is what `--json` prints, so within a major version fields
+//! are only added.
+//!
+//! This room imports `model` only. It opens no socket.
+
+mod answer;
+mod codec;
+mod failure;
+mod request;
+
+pub use answer::{
+    Attached, ContainerRow, DomainNames, DropRow, GrantRow, HealthRow, Invited, Joined, NetworkCreated, NetworkDetail,
+    NetworkRow, NodeRow, NodeSelf, PeerRow, Status, Warning,
+};
+pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
+pub use failure::{ExitStatus, Failure};
+pub use request::{Attach, Request, Target};

@@ -1,0 +1,64 @@
+//! The requests: one for each verb that needs the node.
+
+use serde::{Deserialize, Serialize};
+
+/// What a caller asks of its node. Names and ids are as the person typed them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    Init { name: Option<String> },
+    Invite { networks: Vec<String>, ttl_s: u64, uses: u32, signer: bool },
+    Join { token: String },
+    NetworkCreate { name: Option<String>, internal: bool },
+    NetworkLs,
+    NetworkInspect { network: Option<String> },
+    NetworkGrant { network: String, node: String, owner: bool },
+    NodeLs,
+    Attach(Box<Attach>),
+    Detach { target: String },
+    ContainerLs { network: Option<String> },
+    DomainNames { app: Option<String>, network: Option<String> },
+    Status,
+    Drops,
+}
+
+impl Request {
+    /// Whether it changes something, so that whoever may only look must not say it.
+    pub fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::NetworkLs
+                | Self::NetworkInspect { .. }
+                | Self::NodeLs
+                | Self::ContainerLs { .. }
+                | Self::DomainNames { .. }
+                | Self::Status
+                | Self::Drops
+        )
+    }
+}
+
+/// The network namespace of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// An absolute path, as `/run/netns/NAME`.
+    Netns(String),
+    /// A process whose namespace it is.
+    Pid(u32),
+}
+
+/// Puts a container on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    pub target: Target,
+    /// May be left out when the node holds one network.
+    pub network: Option<String>,
+    pub app: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub number: Option<u32>,
+    pub version: Option<String>,
+    pub service: Option<String>,
+    pub ifname: String,
+}

@@ -1,0 +1,105 @@
+//! The control socket: one connection, one request, an answer in lines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::node::Node;
+use super::verbs;
+use crate::control::{ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
+
+/// Conversations under way at once; further ones wait in the socket's backlog.
+const CONVERSATION_COUNT_MAX: usize = 64;
+/// How long a caller may take to say its request, or to take a line of the answer.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a verb tells how far it is.
+#[derive(Clone)]
+pub struct Progress(mpsc::Sender<Frame>);
+
+impl Progress {
+    /// Tells the person who waits. A person who has left misses it.
+    pub async fn step(&self, text: impl Into<String>) {
+        let _ = self.0.send(Frame::Step(text.into())).await;
+    }
+}
+
+/// Answers callers until the node stops.
+pub async fn serve(listener: UnixListener, node: Arc<Node>) {
+    let slots = Arc::new(Semaphore::new(CONVERSATION_COUNT_MAX));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let node = node.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, node).await {
+                        tracing::debug!(%error, "a caller on the control socket left early");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a caller on the control socket");
+                // Out of descriptors, most likely: the next one would fail just as fast.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, node: Arc<Node>) -> std::io::Result<()> {
+    let caller = stream.peer_cred()?;
+    let (read, mut write) = stream.into_split();
+    let mut line = Vec::new();
+    let mut read = BufReader::new(read.take(REQUEST_LEN_MAX as u64 + 1));
+    tokio::time::timeout(LINE_TIMEOUT, read.read_until(b'\n', &mut line)).await??;
+
+    let (frames, mut lines) = mpsc::channel(16);
+    let answering = tokio::spawn(answer(line, may_change(caller.uid()), node, Progress(frames.clone()), frames));
+    while let Some(frame) = lines.recv().await {
+        tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
+    }
+    // The answer is the last frame; a verb that panicked has sent none.
+    if answering.await.is_err() {
+        let hint = "the daemon's log tells more; peerctl status shows what stands";
+        let failure = Failure::new(ExitStatus::Failure, "the node failed on this request", "an internal error", hint);
+        write.write_all(&encode_line(&Frame::Failed(failure))).await?;
+    }
+    Ok(())
+}
+
+async fn answer(line: Vec<u8>, may_change: bool, node: Arc<Node>, progress: Progress, frames: mpsc::Sender<Frame>) {
+    let frame = match decode_request(&line, may_change) {
+        Ok(request) => match verbs::carry_out(&node, request, &progress).await {
+            Ok(answer) => Frame::Done { data: answer.data, warnings: answer.warnings },
+            Err(failure) => Frame::Failed(failure),
+        },
+        Err(failure) => Frame::Failed(failure),
+    };
+    let _ = frames.send(frame).await;
+}
+
+fn decode_request(line: &[u8], may_change: bool) -> Result<Request, Failure> {
+    let what = "the node does not carry out this request";
+    if line.len() > REQUEST_LEN_MAX {
+        let why = format!("it is longer than {REQUEST_LEN_MAX} bytes");
+        return Err(Failure::new(ExitStatus::Usage, what, why, "shorten it"));
+    }
+    let request: Request = decode_line(line).map_err(|error| {
+        Failure::new(ExitStatus::Usage, what, error, "use a peerctl and a peerd of one version: peerctl version")
+    })?;
+    if request.changes() && !may_change {
+        let hint = "run it as root or as the user who runs the node";
+        return Err(Failure::new(ExitStatus::Permission, what, "you may look at this node, not change it", hint));
+    }
+    Ok(request)
+}
+
+/// Root and the node's own user may change it; others who can open the socket may look.
+fn may_change(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,133 @@
+//! The data plane: one thread that owns the UDP socket, every TUN and the router, and takes no lock for a packet.
+//!
+//! [`DataPlane::spawn`] starts it; a [`DataHandle`] tells it what changes and asks it how it is. What it is told is kept until it
+//! comes round, the latest of each thing, so a slow turn holds up nobody and nothing grows. What QUIC gets goes through a
+//! bounded channel to [`QuicSocket`]; the resolver is called in place, since its answers come from memory.
+//!
+//! Closing a TUN takes the kernel 17 ms, so this thread never does: it hands devices back, or lets another thread close them.
+
+mod devices;
+mod handle;
+mod thread;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::quic_socket::{self, QuicSocket};
+use crate::model::{AttachmentId, NodeId, Vni, WgPublicKey, WgSecret};
+use crate::router::{AttachmentStatus, DropReason, PeerStatus};
+use crate::sys::udp::{UdpCapabilities, UdpSocket};
+
+pub use handle::{DataError, DataHandle};
+
+/// Events that may wait for the control plane; what is beyond is lost, and would come again.
+const EVENTS_MAX: usize = 64;
+
+/// Answers a container's query: `true` if `out` holds an answer.
+pub type Resolver = Box<dyn FnMut(AttachmentId, &[u8], &mut Vec<u8>) -> bool + Send>;
+
+/// What the data plane starts with.
+pub struct DataConfig {
+    /// The node's one UDP socket.
+    pub socket: UdpSocket,
+    pub resolver: Resolver,
+    /// Decides indices and jitter.
+    pub seed: [u8; 32],
+    /// This node: no tunnel leads to itself.
+    pub node: NodeId,
+}
+
+/// A container that is to be served.
+pub struct Attachment {
+    pub id: AttachmentId,
+    pub vni: Vni,
+    pub address: Ipv4Addr,
+    pub secret: WgSecret,
+    pub mtu_bytes: u16,
+}
+
+/// Its TUN.
+#[derive(Debug)]
+pub struct Device {
+    pub fd: OwnedFd,
+    /// Whether packets carry a virtio-net header.
+    pub vnet_hdr: bool,
+    /// Whether the kernel takes UDP superpackets.
+    pub uso: bool,
+}
+
+/// What the control plane may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataEvent {
+    /// The attachment's interface was deleted; its device is closed, the attachment stands.
+    DeviceGone(AttachmentId),
+    /// A member's node knows a container that this node has no record of; its handshake waits for 1 s.
+    UnknownPeer { vni: Vni, key: WgPublicKey },
+    /// A network's secret is needed that this node does not hold.
+    MissingKey(Vni),
+}
+
+/// How the data plane is.
+#[derive(Debug, Clone)]
+pub struct DataStats {
+    /// Dropped packets by reason, those that never occurred included.
+    pub drops: BTreeMap<DropReason, u64>,
+    pub peers: BTreeMap<NodeId, PeerStatus>,
+    pub attachments: BTreeMap<AttachmentId, AttachmentStatus>,
+    /// Tunnels, open or opening.
+    pub tunnels: usize,
+}
+
+/// What the data plane found on this host, in words, for `status`.
+pub type Facts = BTreeMap<String, String>;
+
+/// The data plane, to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct DataPlane;
+
+impl DataPlane {
+    /// Starts the thread. Returns how to talk to it, QUIC's part of the socket, and what it found on this host, for `status`.
+    ///
+    /// # Errors
+    /// When the system gives no epoll, descriptor or thread.
+    pub fn spawn(config: DataConfig) -> io::Result<(DataHandle, Arc<QuicSocket>, Facts)> {
+        let socket = Arc::new(config.socket);
+        let facts = facts(socket.capabilities());
+        let (quic_sender, quic) = quic_socket::pair(socket.clone());
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let parts = thread::Parts {
+            socket,
+            resolver: config.resolver,
+            seed: config.seed,
+            node: config.node,
+            quic: quic_sender,
+            events,
+        };
+        let shared = thread::spawn(parts)?;
+        Ok((DataHandle::new(shared, inbox), Arc::new(quic), facts))
+    }
+}
+
+fn facts(socket: UdpCapabilities) -> BTreeMap<String, String> {
+    let offload = |segments: usize| match segments {
+        0 | 1 => "none: a system call for each datagram".to_owned(),
+        many => format!("up to {many} datagrams a call"),
+    };
+    let mut buffers = format!("receive {} bytes, send {} bytes", socket.recv_buffer_bytes, socket.send_buffer_bytes);
+    if socket.recv_buffer_short {
+        buffers += ": receive is below what bursts need, raise net.core.rmem_max to 4194304";
+    }
+    BTreeMap::from([
+        ("udp send offload".to_owned(), offload(socket.send_segments)),
+        ("udp receive offload".to_owned(), offload(socket.recv_segments)),
+        ("socket buffers".to_owned(), buffers),
+    ])
+}

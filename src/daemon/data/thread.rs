@@ -1,0 +1,353 @@
+//! The data thread's loop: wait, receive, read, route, send, write; every source has its turn.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use tokio::sync::mpsc;
+
+use super::devices::Devices;
+use super::handle::{Call, Shared};
+use super::{Attachment, DataError, DataEvent, DataStats, Device, Resolver};
+use crate::daemon::quic_socket::{QuicDatagrams, QuicSender};
+use crate::model::{AttachmentId, NodeId};
+use crate::packet::{Class, Ipv4View, UDP_HEADERS_LEN, UdpView, runs, write_udp};
+use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Output, Router};
+use crate::sys::clock;
+use crate::sys::tun_io::{Gone, READ_LEN, TunDevice};
+use crate::sys::udp::{RecvBuffers, SendError, UdpSocket};
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+const EVENTS_LEN: usize = 256;
+/// What one device may send before the next has its turn.
+const TURN_PACKETS: usize = 64;
+const TURN_BYTES: usize = 256 << 10;
+
+/// What the thread is made of.
+pub(super) struct Parts {
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) resolver: Resolver,
+    pub(super) seed: [u8; 32],
+    pub(super) node: NodeId,
+    pub(super) quic: QuicSender,
+    pub(super) events: mpsc::Sender<DataEvent>,
+}
+
+struct DataThread {
+    poll: Poll,
+    shared: Arc<Shared>,
+    socket: Arc<UdpSocket>,
+    /// Whether the socket may have datagrams: until it says that it has none.
+    socket_ready: bool,
+    received: RecvBuffers,
+    read: Box<[u8; READ_LEN]>,
+    devices: Devices,
+    router: Router,
+    resolver: Resolver,
+    replies: Vec<(AttachmentId, Vec<u8>)>,
+    quic: QuicSender,
+    events: mpsc::Sender<DataEvent>,
+    stopping: bool,
+}
+
+/// Starts the thread.
+pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
+    let poll = Poll::new()?;
+    let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
+    poll.registry().register(&mut SourceFd(&parts.socket.as_raw_fd()), SOCKET, Interest::READABLE)?;
+    let mut router = Router::new(router::Config::default(), parts.seed);
+    router.set_node(parts.node);
+    let read = vec![0; READ_LEN].into_boxed_slice().try_into().expect("it is made of that length");
+    let mut thread = DataThread {
+        poll,
+        shared: shared.clone(),
+        socket: parts.socket,
+        socket_ready: true,
+        received: RecvBuffers::default(),
+        read,
+        devices: Devices::default(),
+        router,
+        resolver: parts.resolver,
+        replies: Vec::new(),
+        quic: parts.quic,
+        events: parts.events,
+        stopping: false,
+    };
+    std::thread::Builder::new().name("peerd-data".to_owned()).spawn(move || {
+        let stop = StopOnDrop(thread.shared.clone());
+        thread.run();
+        drop(stop);
+    })?;
+    Ok(shared)
+}
+
+/// Says that the thread has stopped, however it did.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+        if std::thread::panicking() {
+            tracing::error!("the data thread has failed: containers are cut off until the node is started again");
+        }
+    }
+}
+
+impl DataThread {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_LEN);
+        while !self.stopping {
+            if let Err(error) = self.poll.poll(&mut events, self.timeout())
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "cannot wait for packets");
+                return;
+            }
+            let mut told = false;
+            for event in &events {
+                match event.token() {
+                    SOCKET => self.socket_ready = true,
+                    WAKER => told = true,
+                    device => self.devices.ready_token(device),
+                }
+            }
+            let now = clock::now();
+            if told {
+                self.hear(now);
+            }
+            if self.socket_ready {
+                self.receive(now);
+            }
+            for _ in 0..self.devices.ready_count() {
+                self.read_device(now);
+            }
+            if self.router.next_timeout().is_some_and(|at| at <= now) {
+                self.router.handle_timeout(now);
+            }
+            self.drain();
+        }
+    }
+
+    /// How long there may be nothing to do.
+    fn timeout(&self) -> Option<Duration> {
+        if self.socket_ready || self.devices.any_ready() {
+            return Some(Duration::ZERO);
+        }
+        // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
+        let wait = self.router.next_timeout()?.saturating_duration_since(clock::now());
+        Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
+    }
+
+    /// One call's worth of datagrams.
+    fn receive(&mut self, now: Instant) {
+        if let Err(error) = self.socket.recv(&mut self.received) {
+            // Any other error is of one datagram sent before (ICMP): there may be more to receive.
+            self.socket_ready = error.kind() != io::ErrorKind::WouldBlock;
+            return;
+        }
+        let mut lost = 0;
+        for received in self.received.iter() {
+            for (class, run) in runs(received.batch) {
+                if class == Class::Quic {
+                    let datagrams = QuicDatagrams::new(received.from, received.to, received.ecn, run);
+                    lost += if self.quic.try_send(datagrams) { 0 } else { run.count() as u64 };
+                } else {
+                    self.router.handle_wire(now, received.from, run);
+                }
+            }
+            if !self.router.has_room() {
+                drain(
+                    &mut self.router,
+                    &self.socket,
+                    &self.devices,
+                    &mut self.resolver,
+                    &mut self.replies,
+                    &self.events,
+                );
+            }
+        }
+        self.router.count_drops(DropReason::QuicQueueFull, lost);
+        self.drain();
+    }
+
+    /// One device's turn.
+    fn read_device(&mut self, now: Instant) {
+        let Some((slot, served)) = self.devices.next() else { return };
+        let id = served.id;
+        let (mut packets, mut bytes) = (0, 0);
+        let more = loop {
+            if packets == TURN_PACKETS || bytes >= TURN_BYTES {
+                break true;
+            }
+            let Some(device) = self.devices.by_id(id) else { break false };
+            match device.read(&mut self.read) {
+                Ok(Some(packet)) => {
+                    packets += 1;
+                    bytes += packet.bytes().len();
+                    self.router.handle_device(now, id, packet);
+                }
+                Ok(None) => break false,
+                Err(Gone) => {
+                    self.device_gone(id);
+                    break false;
+                }
+            }
+            if !self.router.has_room() {
+                self.drain();
+            }
+        };
+        if more {
+            self.devices.again(slot);
+        }
+        self.drain();
+    }
+
+    fn device_gone(&mut self, id: AttachmentId) {
+        if let Some(fd) = self.devices.remove(self.poll.registry(), id) {
+            tracing::warn!(attachment = %id, "the container's interface is gone");
+            close_elsewhere(fd);
+            // When nobody listens the log has said it.
+            let _ = self.events.try_send(DataEvent::DeviceGone(id));
+        }
+    }
+
+    fn drain(&mut self) {
+        drain(&mut self.router, &self.socket, &self.devices, &mut self.resolver, &mut self.replies, &self.events);
+    }
+
+    /// Does what the thread was told since the last time.
+    fn hear(&mut self, now: Instant) {
+        let told = self.shared.take();
+        for (node, endpoint) in told.endpoints {
+            self.router.set_endpoint(now, node, endpoint);
+        }
+        for (vni, keys) in told.keys {
+            self.router.set_network_keys(now, vni, keys);
+        }
+        if let Some(membership) = told.membership {
+            self.router.set_membership(now, membership);
+        }
+        for call in told.calls {
+            // Whoever asked and left needs no answer; a device that is given back to nobody is closed elsewhere.
+            match call {
+                Call::Attach(attachment, device, answer) => {
+                    let _ = answer.send(self.attach(now, attachment, device));
+                }
+                Call::Detach(id, answer) => {
+                    self.router.detach(now, id);
+                    if let Err(Some(fd)) = answer.send(self.devices.remove(self.poll.registry(), id)) {
+                        close_elsewhere(fd);
+                    }
+                }
+                Call::Rekey(id, secret, answer) => {
+                    let _ = answer.send(self.router.rekey(now, id, secret));
+                }
+                Call::Stats(answer) => {
+                    let _ = answer.send(self.stats());
+                }
+                Call::Shutdown(answer) => {
+                    self.stopping = true;
+                    let _ = answer.send(());
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, now: Instant, attachment: Attachment, device: Device) -> Result<(), DataError> {
+        let Attachment { id, vni, address, secret, mtu_bytes } = attachment;
+        let Device { fd, vnet_hdr, uso: _ } = device;
+        let kind = DeviceKind::Tun { offload: vnet_hdr };
+        let device = TunDevice::new(fd, vnet_hdr).map_err(DataError::Device)?;
+        let spec = AttachmentSpec { id, vni, address, secret, mtu_bytes, device: kind };
+        if let Err(error) = self.router.attach(now, spec) {
+            close_elsewhere(device.into_fd());
+            return Err(error.into());
+        }
+        self.devices.insert(self.poll.registry(), id, device).map_err(|error| {
+            self.router.detach(now, id);
+            DataError::Device(error)
+        })
+    }
+
+    fn stats(&self) -> DataStats {
+        DataStats {
+            drops: self.router.drops().iter().collect::<BTreeMap<_, _>>(),
+            peers: self.router.peers().into_iter().map(|peer| (peer.node, peer)).collect(),
+            attachments: self.router.attachments().map(|attachment| (attachment.id, attachment)).collect(),
+            tunnels: self.router.tunnel_count(),
+        }
+    }
+}
+
+/// Does everything that the router wants done.
+fn drain(
+    router: &mut Router,
+    socket: &UdpSocket,
+    devices: &Devices,
+    resolver: &mut Resolver,
+    replies: &mut Vec<(AttachmentId, Vec<u8>)>,
+    events: &mpsc::Sender<DataEvent>,
+) {
+    loop {
+        let (mut busy, mut too_long, mut unwritten) = (0, 0, 0);
+        while let Some(output) = router.poll_output() {
+            match output {
+                Output::Wire { to, batch } => match socket.send(to, batch) {
+                    Ok(()) => {}
+                    Err(SendError::TooLong) => too_long += batch.count() as u64,
+                    Err(SendError::Full | SendError::Refused(_)) => busy += batch.count() as u64,
+                },
+                Output::Device { attachment, packet } => {
+                    let written = devices.by_id(attachment).is_some_and(|device| device.write(&packet).is_ok());
+                    unwritten += u64::from(!written);
+                }
+                Output::Resolver { attachment, packet } => {
+                    replies.extend(resolve(resolver, attachment, packet).map(|reply| (attachment, reply)));
+                }
+                Output::Event(event) => {
+                    let event = match event {
+                        Event::UnknownPeer { vni, key, .. } => DataEvent::UnknownPeer { vni, key },
+                        Event::MissingKey { vni, .. } => DataEvent::MissingKey(vni),
+                    };
+                    // One that is lost comes again with the next packet of its kind.
+                    let _ = events.try_send(event);
+                }
+            }
+        }
+        router.count_drops(DropReason::SocketBusy, busy);
+        router.count_drops(DropReason::DatagramTooLong, too_long);
+        router.count_drops(DropReason::DeviceBusy, unwritten);
+        if replies.is_empty() {
+            return;
+        }
+        for (attachment, packet) in replies.drain(..) {
+            router.handle_local(attachment, &packet);
+        }
+    }
+}
+
+/// The packet that answers a query, if it has an answer.
+fn resolve(resolver: &mut Resolver, attachment: AttachmentId, packet: &[u8]) -> Option<Vec<u8>> {
+    let view = Ipv4View::parse(packet).ok()?;
+    let query = UdpView::parse(&view)?;
+    let mut answer = Vec::new();
+    if !resolver(attachment, query.payload, &mut answer) {
+        return None;
+    }
+    let (from, to): (SocketAddrV4, SocketAddrV4) = (query.destination, query.source);
+    let mut reply = vec![0; UDP_HEADERS_LEN + answer.len()];
+    write_udp(&mut reply, from, to, &answer)?;
+    Some(reply)
+}
+
+/// Closes a device where 17 ms hold up nobody.
+fn close_elsewhere(fd: OwnedFd) {
+    // Without a thread it is closed here: late is better than never.
+    let _ = std::thread::Builder::new().name("peerd-close".to_owned()).spawn(move || drop(fd));
+}

@@ -1,0 +1,143 @@
+//! A connection to a node that has proven its key: pushes and exchanges.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quinn::{Connection, VarInt};
+
+use super::tls;
+use crate::gossip::MESSAGE_LEN_MAX;
+use crate::model::NodeId;
+
+/// How long the other side may take over one message.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A QUIC connection whose peer holds the node key [`Link::peer`].
+#[derive(Clone)]
+pub struct Link {
+    connection: Connection,
+    peer: NodeId,
+    dialled: bool,
+}
+
+/// Why a message did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("the connection is lost")]
+    Connection(#[from] quinn::ConnectionError),
+    #[error("the message could not be written")]
+    Write(#[from] quinn::WriteError),
+    #[error("the message could not be read")]
+    Read(#[from] quinn::ReadToEndError),
+    #[error("the other side took longer than {} s", MESSAGE_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the stream was closed already")]
+    Closed(#[from] quinn::ClosedStream),
+}
+
+/// Bounds a step of a conversation in time.
+async fn bounded<T, E: Into<LinkError>>(step: impl Future<Output = Result<T, E>>) -> Result<T, LinkError> {
+    tokio::time::timeout(MESSAGE_TIMEOUT, step).await.map_err(|_| LinkError::Timeout)?.map_err(Into::into)
+}
+
+impl Link {
+    pub(super) fn dialled(connection: Connection, peer: NodeId) -> Self {
+        Self { connection, peer, dialled: true }
+    }
+
+    /// None for a peer whose certificate carries no node key, which the verifier has refused already.
+    pub(super) fn accepted(connection: Connection) -> Option<Self> {
+        let identity = connection.peer_identity()?;
+        let chain = identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+        let peer = tls::node_of(chain.first()?)?;
+        Some(Self { connection, peer, dialled: false })
+    }
+
+    /// The node at the other end, proven by TLS.
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// Whether this node dialled.
+    pub fn is_dialled(&self) -> bool {
+        self.dialled
+    }
+
+    /// Where the peer's packets come from, as of its newest authenticated one.
+    pub fn remote(&self) -> SocketAddr {
+        let remote = self.connection.remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    /// The measured round trip.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// 32 bytes that only the two ends of this connection can compute (RFC 8446 §7.5).
+    pub fn exporter(&self) -> [u8; 32] {
+        let mut out = [0; 32];
+        self.connection
+            .export_keying_material(&mut out, b"EXPORTER-peerd-join", b"")
+            .expect("32 bytes are within what TLS exports");
+        out
+    }
+
+    /// One message that wants no reply.
+    pub async fn push(&self, message: &[u8]) -> Result<(), LinkError> {
+        let mut stream = bounded(self.connection.open_uni()).await?;
+        bounded(stream.write_all(message)).await?;
+        stream.finish()?;
+        Ok(())
+    }
+
+    /// One message and its reply.
+    pub async fn exchange(&self, request: &[u8]) -> Result<Vec<u8>, LinkError> {
+        let (mut send, mut receive) = bounded(self.connection.open_bi()).await?;
+        bounded(send.write_all(request)).await?;
+        send.finish()?;
+        bounded(receive.read_to_end(MESSAGE_LEN_MAX)).await
+    }
+
+    /// The next message that the peer pushes. Cancel safe until a stream is there.
+    pub async fn accept_push(&self) -> Result<PushStream, LinkError> {
+        Ok(PushStream(self.connection.accept_uni().await?))
+    }
+
+    /// The next exchange that the peer begins. Cancel safe.
+    pub async fn accept_exchange(&self) -> Result<(ReplyStream, PushStream), LinkError> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        Ok((ReplyStream(send), PushStream(receive)))
+    }
+
+    /// Ends the connection. `reason` is for the other side's log.
+    pub fn close(&self, reason: &str) {
+        self.connection.close(VarInt::from_u32(1), reason.as_bytes());
+    }
+
+    /// Resolves when the connection is over.
+    pub async fn closed(&self) -> quinn::ConnectionError {
+        self.connection.closed().await
+    }
+}
+
+/// A message on its way in.
+pub struct PushStream(quinn::RecvStream);
+
+impl PushStream {
+    /// The whole message, at most `len_max` bytes.
+    pub async fn read(mut self, len_max: usize) -> Result<Vec<u8>, LinkError> {
+        bounded(self.0.read_to_end(len_max)).await
+    }
+}
+
+/// Where the reply to an exchange goes.
+pub struct ReplyStream(quinn::SendStream);
+
+impl ReplyStream {
+    /// Writes the reply and ends the exchange.
+    pub async fn reply(mut self, message: &[u8]) -> Result<(), LinkError> {
+        bounded(self.0.write_all(message)).await?;
+        Ok(self.0.finish()?)
+    }
+}

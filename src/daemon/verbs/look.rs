@@ -1,0 +1,223 @@
+//! The requests that change nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Answer;
+use crate::control::{
+    ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, HealthRow, NetworkDetail, NetworkRow, NodeRow,
+    NodeSelf, PeerRow, Status,
+};
+use crate::daemon::node::Node;
+use crate::membership::{Container, Membership, Network, Role, State};
+use crate::model::NodeId;
+
+/// The node's own inner MTU, as long as no path has lowered it.
+pub const INNER_MTU_BYTES: u32 = 1408;
+
+fn network_row(node: &Node, membership: &Membership, network: &Network) -> NetworkRow {
+    NetworkRow {
+        id: network.id.to_string(),
+        name: network.name.as_ref().map(ToString::to_string),
+        vni: network.vni.get(),
+        internal: network.internal,
+        granted: network.grants.keys().map(|id| node.node_name(membership, *id)).collect(),
+        containers: network.containers().len(),
+    }
+}
+
+pub fn networks(node: &Node) -> Answer {
+    let membership = node.membership();
+    let rows: Vec<NetworkRow> = membership.networks().map(|network| network_row(node, &membership, network)).collect();
+    Answer::of(rows)
+}
+
+pub async fn network(node: &Node, text: Option<&str>) -> Result<Answer, Failure> {
+    let network = node.network(text)?;
+    let membership = node.membership();
+    let (id, vni) = (network.id.clone(), network.vni);
+    let (addresses, held) = node
+        .call(move |engine| {
+            (engine.gossip.addresses_held(&id), engine.generations.get(&vni).cloned().unwrap_or_default())
+        })
+        .await?;
+    let mut apps: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for container in network.containers() {
+        *apps.entry(container.app.to_string()).or_default().entry(container.kind.to_string()).or_default() += 1;
+    }
+    let generation = network.secret.map(|(generation, _)| generation);
+    Ok(Answer::of(NetworkDetail {
+        row: network_row(node, &membership, &network),
+        creator: node.node_name(&membership, network.creator),
+        generation: generation.map(|generation| generation.0),
+        secret_held: generation.is_some_and(|generation| held.contains(&generation)),
+        addresses_used: network.containers().len(),
+        grants: network
+            .grants
+            .iter()
+            .map(|(id, role)| GrantRow {
+                node: id.to_string(),
+                name: membership.node(*id).map(|node| node.name.to_string()),
+                role: match role {
+                    Role::Host => "host".to_owned(),
+                    Role::Owner => "owner".to_owned(),
+                },
+                addresses: addresses.get(id).copied().unwrap_or(0),
+            })
+            .collect(),
+        apps,
+    }))
+}
+
+pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
+    let linked: Vec<NodeId> = node.call(|engine| engine.links().map(|link| link.peer()).collect()).await?;
+    let membership = node.membership();
+    let rows: Vec<NodeRow> = membership
+        .nodes()
+        .map(|other| NodeRow {
+            id: other.id.to_string(),
+            name: other.name.to_string(),
+            signer: other.signer,
+            state: if other.id == node.id {
+                "self"
+            } else if linked.contains(&other.id) {
+                "connected"
+            } else {
+                "unreachable"
+            }
+            .to_owned(),
+            endpoints: other.endpoints.iter().map(ToString::to_string).collect(),
+        })
+        .collect();
+    Ok(Answer::of(rows))
+}
+
+fn container_row(node: &Node, membership: &Membership, network: &Network, container: &Container) -> ContainerRow {
+    ContainerRow {
+        id: container.id.to_string(),
+        network: network.display_name().to_owned(),
+        vni: network.vni.get(),
+        node: node.node_name(membership, container.node),
+        address: container.address.to_string(),
+        app: container.app.to_string(),
+        kind: container.kind.to_string(),
+        number: container.number,
+        version: container.version.clone(),
+        service: container.service.to_string(),
+        state: match container.state {
+            State::Ready => "ready".to_owned(),
+            State::Draining => "draining".to_owned(),
+        },
+        public_key: container.public_key.to_string(),
+    }
+}
+
+pub fn containers(node: &Node, text: Option<&str>) -> Result<Answer, Failure> {
+    let membership = node.membership();
+    let only = text.map(|text| node.network(Some(text))).transpose()?;
+    let rows: Vec<ContainerRow> = membership
+        .networks()
+        .filter(|network| only.as_ref().is_none_or(|only| only.id == network.id))
+        .flat_map(|network| network.containers().map(|c| container_row(node, &membership, network, c)))
+        .collect();
+    Ok(Answer::of(rows))
+}
+
+pub fn domain_names(node: &Node, app: Option<&str>, network: Option<&str>) -> Result<Answer, Failure> {
+    let network = node.network(network)?;
+    let apps: Vec<String> = match app {
+        Some(app) if network.kinds(app).next().is_some() => vec![app.to_owned()],
+        Some(app) => {
+            let what = format!("there is no application {app} in network {}", network.display_name());
+            let why = "no container of it is attached";
+            return Err(Failure::new(ExitStatus::NotFound, what, why, "peerctl container ls"));
+        }
+        None => network.apps().map(ToString::to_string).collect(),
+    };
+    let names = apps.iter().flat_map(|app| crate::dns::domain_names(&network, app)).collect();
+    Ok(Answer::of(DomainNames { names }))
+}
+
+pub async fn drops(node: &Node) -> Result<Answer, Failure> {
+    let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
+    let rows: Vec<DropRow> = stats
+        .drops
+        .iter()
+        .map(|(reason, packets)| DropRow {
+            reason: reason.to_string(),
+            packets: *packets,
+            explanation: reason.explanation().to_owned(),
+        })
+        .collect();
+    Ok(Answer::of(rows))
+}
+
+pub async fn status(node: &Node) -> Result<Answer, Failure> {
+    let links: HashMap<NodeId, (String, f64)> = node
+        .call(|engine| {
+            let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
+            engine.links().map(|link| (link.peer(), row(link))).collect()
+        })
+        .await?;
+    let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
+    let membership = node.membership();
+    let peers: Vec<PeerRow> = membership
+        .nodes()
+        .filter(|other| other.id != node.id)
+        .map(|other| {
+            let link = links.get(&other.id);
+            let traffic = stats.peers.get(&other.id);
+            PeerRow {
+                node: other.id.to_string(),
+                name: other.name.to_string(),
+                state: if link.is_some() { "connected" } else { "unreachable" }.to_owned(),
+                path: link.map(|(path, _)| path.clone()),
+                rtt_ms: link.map(|(_, rtt)| (rtt * 1e3).round() / 1e3),
+                mtu_bytes: INNER_MTU_BYTES,
+                rx_bytes: traffic.map_or(0, |traffic| traffic.rx_bytes),
+                tx_bytes: traffic.map_or(0, |traffic| traffic.tx_bytes),
+            }
+        })
+        .collect();
+    let health = health(node, &membership, &peers);
+    Ok(Answer::of(Status {
+        node: NodeSelf {
+            id: node.id.to_string(),
+            name: node.node_name(&membership, node.id),
+            listen: node.listen.to_string(),
+            uptime_s: node.started.elapsed().as_secs(),
+        },
+        cluster: membership.cluster().map(|cluster| cluster.to_string()),
+        networks: membership.networks().map(|network| network_row(node, &membership, network)).collect(),
+        peers,
+        data_plane: node.facts.clone(),
+        health,
+    }))
+}
+
+fn health(node: &Node, membership: &Membership, peers: &[PeerRow]) -> Vec<HealthRow> {
+    let row = |code: &str, severity: &str, message: String, hint: &str| HealthRow {
+        code: code.to_owned(),
+        severity: severity.to_owned(),
+        message,
+        hint: hint.to_owned(),
+    };
+    let mut rows = Vec::new();
+    for peer in peers.iter().filter(|peer| peer.state == "unreachable") {
+        let message = format!("node {} is unreachable", peer.name);
+        rows.push(row("peer-unreachable", "error", message, "does UDP reach its endpoints? peerctl node ls"));
+    }
+    let signers = membership.nodes().filter(|node| node.signer.is_some()).count();
+    if membership.cluster().is_some() && signers == 1 {
+        let message = "the cluster has one signer: while it is away, nobody can join".to_owned();
+        rows.push(row("one-signer", "warning", message, "peerctl invite --signer, where the root key is"));
+    }
+    if node.state_dir.join("root.key").exists() {
+        let message = "the root key lies on this node".to_owned();
+        rows.push(row("root-key-online", "warning", message, "move root.key from the state folder to a safe place"));
+    }
+    if let Some(message) = node.facts.get("socket buffers").filter(|fact| fact.contains("below")) {
+        let hint = "sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304";
+        rows.push(row("socket-buffer-small", "warning", format!("socket buffers: {message}"), hint));
+    }
+    rows
+}

@@ -1,0 +1,59 @@
+//! What the node does for each request.
+
+mod attach;
+mod cluster;
+mod failures;
+mod look;
+
+use serde::Serialize;
+
+use super::control::Progress;
+use super::node::Node;
+use crate::control::{Failure, Request, Warning};
+
+pub use attach::{adopt, detach_gone};
+pub use failures::with_causes;
+
+/// An answer that is ready to be sent.
+pub struct Answer {
+    pub data: serde_json::Value,
+    pub warnings: Vec<Warning>,
+}
+
+impl Answer {
+    fn of(data: impl Serialize) -> Self {
+        Self { data: serde_json::to_value(data).expect("answers have string keys only"), warnings: Vec::new() }
+    }
+
+    /// Done, and there is nothing to tell.
+    fn nothing() -> Self {
+        Self::of(serde_json::json!({}))
+    }
+
+    fn warn(mut self, code: &str, message: impl Into<String>) -> Self {
+        self.warnings.push(Warning { code: code.to_owned(), message: message.into() });
+        self
+    }
+}
+
+/// Does what was asked for.
+pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Result<Answer, Failure> {
+    match request {
+        Request::Init { name } => cluster::init(node, name).await,
+        Request::Invite { networks, ttl_s, uses, signer } => cluster::invite(node, networks, ttl_s, uses, signer).await,
+        Request::Join { token } => cluster::join(node, token, progress).await,
+        Request::NetworkCreate { name, internal } => cluster::network_create(node, name, internal).await,
+        Request::NetworkGrant { network, node: grantee, owner } => {
+            cluster::grant(node, &network, &grantee, owner).await
+        }
+        Request::Attach(request) => attach::attach(node, *request).await,
+        Request::Detach { target } => attach::detach(node, &target).await,
+        Request::NetworkLs => Ok(look::networks(node)),
+        Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,
+        Request::NodeLs => look::nodes(node).await,
+        Request::ContainerLs { network } => look::containers(node, network.as_deref()),
+        Request::DomainNames { app, network } => look::domain_names(node, app.as_deref(), network.as_deref()),
+        Request::Status => look::status(node).await,
+        Request::Drops => look::drops(node).await,
+    }
+}

@@ -1,0 +1,62 @@
+//! The thread that writes state to disk: in the order in which it was asked to, each set before it is confirmed.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use tokio::sync::mpsc;
+
+use super::engine::Event;
+use crate::gossip::{PersistToken, Write};
+use crate::sys::store::StateDir;
+
+/// Sets of files that may wait; the machine has few under way, since operations wait for theirs.
+const QUEUE_LEN_MAX: usize = 1024;
+
+struct Job {
+    token: PersistToken,
+    writes: Vec<Write>,
+    confirm: mpsc::Sender<Event>,
+}
+
+/// Hands sets of files to the writing thread.
+pub struct Writer(SyncSender<Job>);
+
+impl Writer {
+    /// Starts the thread. It ends when the writer is dropped and what waits is written.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(state: Arc<StateDir>) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel::<Job>(QUEUE_LEN_MAX);
+        std::thread::Builder::new().name("peerd-store".into()).spawn(move || {
+            for job in queue {
+                let written = carry_out(&state, &job.writes);
+                if job.confirm.blocking_send(Event::Persisted(job.token, written)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self(jobs))
+    }
+
+    /// Has the files written, then confirms the set with [`Event::Persisted`].
+    pub fn write(&self, token: PersistToken, writes: Vec<Write>, confirm: mpsc::Sender<Event>) {
+        if let Err(error) = self.0.try_send(Job { token, writes, confirm }) {
+            tracing::error!(%error, "the disk does not keep up: state is not written");
+        }
+    }
+}
+
+fn carry_out(state: &StateDir, writes: &[Write]) -> bool {
+    for write in writes {
+        let result = match &write.content {
+            Some(content) => state.write(&write.name, content),
+            None => state.remove(&write.name),
+        };
+        if let Err(error) = result {
+            tracing::error!(file = write.name, %error, "state is not written");
+            return false;
+        }
+    }
+    true
+}

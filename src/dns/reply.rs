@@ -1,0 +1,142 @@
+//! Writes an answer: whole records only, never above what the caller can take.
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::ProtoError;
+use hickory_proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
+use hickory_proto::rr::rdata::{A, HINFO, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+use super::Transport;
+use super::request::Request;
+
+/// Every private record's time to live in seconds.
+pub(super) const TTL: u32 = 30;
+/// What we offer and the most we send by UDP: it passes every path without fragments (DNS flag day 2020).
+const EDNS_PAYLOAD_MAX: u16 = 1232;
+/// The most without EDNS (RFC 1035 §2.3.4).
+const PLAIN_PAYLOAD_MAX: u16 = 512;
+/// An OPT record without options.
+const OPT_LEN: u16 = 11;
+/// A compression pointer to the name behind the header, the question's (RFC 1035 §4.1.4).
+const QUESTION_NAME: u16 = 0xc00c;
+
+/// One answer record's data. Its owner is the question's name and its class is IN.
+pub(super) struct Rdata(pub(super) RData);
+
+pub(super) fn address(address: Ipv4Addr) -> Rdata {
+    Rdata(RData::A(A(address)))
+}
+
+/// A PTR record to `name`; none if it is too long to be a name.
+pub(super) fn pointer(name: &str) -> Option<Rdata> {
+    Name::from_ascii(format!("{name}.")).ok().map(|name| Rdata(RData::PTR(PTR(name))))
+}
+
+/// What a name that owns records says to ANY (RFC 8482 §4.2).
+pub(super) fn any() -> Rdata {
+    Rdata(RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())))
+}
+
+/// An answer before it is bytes.
+pub(super) struct Reply {
+    code: ResponseCode,
+    authoritative: bool,
+    answers: Vec<Rdata>,
+    soa: Option<Record>,
+}
+
+impl Reply {
+    /// No answer but a code.
+    pub(super) fn code(code: ResponseCode) -> Self {
+        Self { code, authoritative: false, answers: Vec::new(), soa: None }
+    }
+
+    /// There is no such name.
+    pub(super) fn missing(soa: Option<Record>) -> Self {
+        Self { code: ResponseCode::NXDomain, authoritative: true, answers: Vec::new(), soa }
+    }
+
+    /// There is such a name, and this is what it owns of the type asked for; `soa` if that is nothing.
+    pub(super) fn existing(answers: Vec<Rdata>, soa: Option<Record>) -> Self {
+        Self { code: ResponseCode::NoError, authoritative: true, answers, soa }
+    }
+
+    /// Writes the answer to `request` into the empty `out`.
+    pub(super) fn encode(&self, request: &Request, transport: Transport, out: &mut Vec<u8>) {
+        let limit = match (transport, &request.edns) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, None) => PLAIN_PAYLOAD_MAX,
+            (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD_MAX, EDNS_PAYLOAD_MAX),
+        };
+        if self.try_encode(request, limit, out).is_err() {
+            // Not reached while a question and an SOA fit into 512 bytes; a caller gets an answer even so.
+            out.clear();
+            let metadata = Reply::code(ResponseCode::ServFail).metadata(request);
+            let header = Header { metadata, counts: HeaderCounts::default() };
+            if header.emit(&mut BinEncoder::new(out)).is_err() {
+                out.clear();
+            }
+        }
+    }
+
+    fn metadata(&self, request: &Request) -> Metadata {
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.authoritative = self.authoritative;
+        metadata.recursion_available = true;
+        metadata.checking_disabled = false;
+        metadata.response_code = self.code;
+        metadata
+    }
+
+    fn try_encode(&self, request: &Request, limit: u16, out: &mut Vec<u8>) -> Result<(), ProtoError> {
+        let mut metadata = self.metadata(request);
+        let mut counts = HeaderCounts::default();
+        let mut encoder = BinEncoder::new(out);
+        encoder.set_max_size(if request.edns.is_some() { limit - OPT_LEN } else { limit });
+
+        let header = encoder.place::<Header>()?;
+        if let Some(question) = &request.question {
+            question.emit(&mut encoder)?;
+            counts.queries = 1;
+        }
+        for (records, count) in [
+            (encoder.emit_iter(&mut self.answers.iter()), &mut counts.answers),
+            (encoder.emit_iter(&mut self.soa.iter()), &mut counts.authorities),
+        ] {
+            let written = match records {
+                Ok(written) => written,
+                Err(ProtoError::NotAllRecordsWritten { count, .. }) => {
+                    metadata.truncation = true;
+                    count
+                }
+                Err(error) => return Err(error),
+            };
+            *count = u16::try_from(written).map_err(|_| ProtoError::Message("a record takes more than a byte"))?;
+        }
+        if request.edns.is_some() {
+            encoder.set_max_size(limit);
+            let mut edns = Edns::new();
+            edns.set_max_payload(EDNS_PAYLOAD_MAX).set_rcode_high(self.code.high());
+            edns.emit(&mut encoder)?;
+            counts.additionals = 1;
+        }
+        header.replace(&mut encoder, Header { metadata, counts })
+    }
+}
+
+impl BinEncodable for Rdata {
+    /// The owner is written as a pointer here: hickory compresses the first 120 names of a message only, and a full
+    /// network's 1022 addresses would then be more than TCP can carry.
+    fn emit(&self, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
+        encoder.emit_u16(QUESTION_NAME)?;
+        self.0.record_type().emit(encoder)?;
+        DNSClass::IN.emit(encoder)?;
+        encoder.emit_u32(TTL)?;
+        let len = encoder.place::<u16>()?;
+        self.0.emit(encoder)?;
+        let written = encoder.len_since_place(&len);
+        len.replace(encoder, u16::try_from(written).map_err(|_| ProtoError::Message("a record's data is small"))?)
+    }
+}

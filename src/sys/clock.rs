@@ -1,0 +1,20 @@
+//! The clocks. Nobody else reads one: the core takes `now` as an argument.
+
+use std::time::{Instant, SystemTime};
+
+/// The monotonic clock.
+#[allow(clippy::disallowed_methods)] // This is the place.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The wall clock: it may be wrong, and jump.
+#[allow(clippy::disallowed_methods)] // This is the place.
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The wall clock as Unix time in seconds; 0 before 1970.
+pub fn unix_s() -> u64 {
+    wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

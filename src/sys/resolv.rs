@@ -1,0 +1,151 @@
+//! The resolver configuration of containers; never the host's own.
+//!
+//! A namespace that `ip netns` made takes its `/etc/resolv.conf` from `/etc/netns/NAME/resolv.conf` (ip-netns(8)).
+//! [`provide`] writes that file and [`withdraw`] takes it away; a file that somebody else wrote is never touched.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What a container's resolver is told (`FEATURES.md` E9).
+pub const RESOLV_CONF: &str = "nameserver 169.254.240.53\nsearch svc.private-network.internal\noptions ndots:1 edns0\n";
+
+/// The first line of a file that is ours to remove.
+const MARK: &str = "# written by peerd for this network namespace; removed at detach\n";
+/// Where `ip netns` keeps its namespaces, and what `ip netns exec` puts into `/etc`.
+const NAMED_NETNS: &str = "/run/netns";
+const NAMED_ETC: &str = "/etc/netns";
+
+/// Why a container's names are not set up. It can be attached all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolvError {
+    #[error("{} is there already and not peerd's", .0.display())]
+    Foreign(PathBuf),
+    #[error("{} cannot be written", path.display())]
+    Impossible { path: PathBuf, source: io::Error },
+}
+
+/// Writes the resolver configuration for the namespace at `netns`; the file's path, for [`withdraw`], or `None` for a
+/// namespace without a name, in whose place nobody would look for such a file.
+pub fn provide(netns: &Path) -> Result<Option<PathBuf>, ResolvError> {
+    etc_of(netns).map(|folder| provide_in(&folder)).transpose()
+}
+
+/// Removes what [`provide`] wrote, and its folder when that is empty then. A file that is not ours stays.
+pub fn withdraw(path: &Path) -> io::Result<()> {
+    match is_ours(path) {
+        Ok(true) => {
+            fs::remove_file(path)?;
+            if let Some(folder) = path.parent() {
+                // Fails when the user keeps other files there, and then it stays.
+                let _ = fs::remove_dir(folder);
+            }
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder below `/etc/netns` for a namespace's path.
+fn etc_of(netns: &Path) -> Option<PathBuf> {
+    // /var/run is a link to /run on most systems; both spellings mean the same namespace.
+    let parent = fs::canonicalize(netns.parent()?).ok()?;
+    let named = fs::canonicalize(NAMED_NETNS).unwrap_or_else(|_| PathBuf::from(NAMED_NETNS));
+    (parent == named).then(|| Path::new(NAMED_ETC).join(netns.file_name().unwrap_or_default()))
+}
+
+fn provide_in(folder: &Path) -> Result<PathBuf, ResolvError> {
+    let path = folder.join("resolv.conf");
+    let wrote = match is_ours(&path) {
+        Ok(true) => return Ok(path),
+        Ok(false) => return Err(ResolvError::Foreign(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_new(folder, &path),
+        Err(error) => Err(error),
+    };
+    match wrote {
+        Ok(()) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ResolvError::Foreign(path)),
+        Err(source) => Err(ResolvError::Impossible { path, source }),
+    }
+}
+
+fn write_new(folder: &Path, path: &Path) -> io::Result<()> {
+    let made_folder = !folder.exists();
+    fs::create_dir_all(folder)?;
+    let text = format!("{MARK}{RESOLV_CONF}");
+    // `create_new` follows no link: a link somebody put here is somebody else's file.
+    let wrote = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let wrote = wrote.and_then(|mut file| {
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
+            // Half a file would be read by every lookup in the container.
+            let _ = fs::remove_file(path);
+        })
+    });
+    if wrote.is_err() && made_folder {
+        // Fails when it is not empty, and then it is not ours to remove.
+        let _ = fs::remove_dir(folder);
+    }
+    wrote
+}
+
+/// Whether the file at `path` begins with our mark; a link never does.
+fn is_ours(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.is_file() && fs::read(path)?.starts_with(MARK.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_file_is_written_with_its_folder_and_both_go_again() {
+        let etc = tempfile::tempdir().expect("a folder");
+        let folder = etc.path().join("web");
+        let path = provide_in(&folder).expect("written");
+        let text = fs::read_to_string(folder.join("resolv.conf")).expect("the file");
+        assert!(
+            text.ends_with("\nnameserver 169.254.240.53\nsearch svc.private-network.internal\noptions ndots:1 edns0\n")
+        );
+        assert_eq!(provide_in(&folder).expect("a second time"), path);
+        withdraw(&path).expect("removed");
+        assert!(!folder.exists());
+        withdraw(&path).expect("a second time");
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_stays() {
+        let etc = tempfile::tempdir().expect("a folder");
+        let path = etc.path().join("resolv.conf");
+        fs::write(&path, "nameserver 192.0.2.1\n").expect("written");
+        assert!(matches!(provide_in(etc.path()), Err(ResolvError::Foreign(_))));
+        withdraw(&path).expect("nothing to do");
+        assert_eq!(fs::read_to_string(&path).expect("the file"), "nameserver 192.0.2.1\n");
+    }
+
+    #[test]
+    fn a_link_is_never_written_through() {
+        let etc = tempfile::tempdir().expect("a folder");
+        let target = etc.path().join("target");
+        std::os::unix::fs::symlink(&target, etc.path().join("resolv.conf")).expect("a link");
+        assert!(matches!(provide_in(etc.path()), Err(ResolvError::Foreign(_))));
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn other_files_of_the_folder_stay() {
+        let etc = tempfile::tempdir().expect("a folder");
+        fs::write(etc.path().join("hosts"), "").expect("written");
+        let path = provide_in(etc.path()).expect("written");
+        withdraw(&path).expect("removed");
+        assert!(etc.path().join("hosts").exists());
+    }
+
+    #[test]
+    fn a_namespace_without_a_name_has_no_folder() {
+        assert_eq!(etc_of(Path::new("/proc/1/ns/net")), None);
+        assert_eq!(etc_of(Path::new("relative")), None);
+    }
+}

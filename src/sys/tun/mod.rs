@@ -1,0 +1,233 @@
+//! A container's TUN: made inside its network namespace by a [helper](super::helper), handed out as a file descriptor.
+//!
+//! [`attach_tun`] makes the device whole or leaves nothing; [`adopt_tun`] takes back a device that outlived the daemon;
+//! [`detach_tun`] removes it. All three block for some milliseconds (at most [`ANSWER_TIMEOUT`]): keep them off the
+//! runtime's threads and off the data thread.
+//!
+//! What a container finds in its namespace (`FEATURES.md` N4):
+//! ```text
+//! peerd0: ADDRESS/32, MTU, no IPv6
+//! 10.240.0.0/22    dev peerd0 scope link src ADDRESS
+//! 169.254.240.0/20 dev peerd0 scope link src ADDRESS
+//! unreachable 10.240.0.0/22 metric 4200000000
+//! ```
+//! The last one outlives the device's carrier: a dead daemon never leaks the network's packets to another interface.
+//!
+//! Nothing here reads or writes packets.
+
+mod device;
+mod setup;
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use setup::run;
+
+use super::OsError;
+use super::helper::{self, HelperError, Task};
+use super::netns::Netns;
+
+/// The longest interface name, in bytes: `IFNAMSIZ` less its terminating zero.
+pub const IFNAME_LEN_MAX: usize = 15;
+/// The metric of the fallback route: worse than any that a user would set.
+pub const FALLBACK_METRIC: u32 = 4_200_000_000;
+
+/// A TUN to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunSpec {
+    pub ifname: String,
+    pub address: Ipv4Addr,
+    pub mtu_bytes: u32,
+}
+
+/// A TUN in a container's namespace. It stays when this is dropped: it is persistent, for the next daemon to adopt.
+#[derive(Debug)]
+pub struct Tun {
+    /// The device: close-on-exec, non-blocking, every packet with a virtio-net header of 10 bytes when
+    /// [`TunFacts::vnet_hdr`] says so.
+    pub fd: OwnedFd,
+    pub facts: TunFacts,
+}
+
+/// What the kernel gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunFacts {
+    pub ifname: String,
+    /// Counts within the namespace.
+    pub ifindex: u32,
+    /// Whether packets carry a virtio-net header.
+    pub vnet_hdr: bool,
+    pub offloads: Offloads,
+    /// Whether IPv6 is off on the device; if not, the router drops it all the same.
+    pub ipv6_off: bool,
+    /// How many packets had queued while nobody read; they are too old to be worth anything and were thrown away.
+    pub stale_packets: u32,
+}
+
+/// Which superpackets the kernel may hand over and take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offloads {
+    /// Checksums may be partial.
+    pub checksum: bool,
+    /// TCP segmentation, IPv4 and IPv6.
+    pub tso: bool,
+    /// UDP segmentation, IPv4 and IPv6 (Linux 6.2).
+    pub uso: bool,
+}
+
+/// Why a TUN was not made, adopted or removed. The namespace is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum TunError {
+    #[error("{0:?} is no name for an interface")]
+    IfnameInvalid(String),
+    #[error("an MTU of {0} bytes is out of range")]
+    MtuInvalid(u32),
+    #[error("there is an interface {0} in the container already")]
+    IfnameTaken(String),
+    #[error("there is no interface {0} in the container")]
+    NoSuchInterface(String),
+    #[error("interface {0} in the container is not one of peerd's")]
+    NotOurs(String),
+    #[error("interface {0} in the container is held by another process")]
+    InUse(String),
+    #[error("the container has a route to {0} already")]
+    RouteTaken(String),
+    #[error("there is no /dev/net/tun")]
+    DeviceMissing(#[source] OsError),
+    #[error("/dev/net/tun cannot be opened")]
+    DeviceForbidden(#[source] OsError),
+    #[error("the container's namespaces cannot be entered")]
+    Forbidden(#[source] OsError),
+    #[error("cannot {step}")]
+    Step { step: String, source: OsError },
+    #[error(transparent)]
+    #[serde(skip)]
+    Helper(#[from] HelperError),
+}
+
+impl TunError {
+    /// What the user can do about it.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::IfnameInvalid(_) => Some("a name has 1 to 15 bytes, no '/', no ':', no space"),
+            Self::MtuInvalid(_) => Some("use 576 to 65535 bytes"),
+            Self::IfnameTaken(_) => Some("give another with --ifname"),
+            Self::RouteTaken(_) => Some("a namespace belongs to one private network at most: detach it from the other"),
+            Self::DeviceMissing(_) => Some("load the driver: modprobe tun"),
+            Self::DeviceForbidden(_) => {
+                Some("allow it: chmod 0666 /dev/net/tun, for good with the udev rule KERNEL==\"tun\", MODE=\"0666\"")
+            }
+            Self::Forbidden(_) => Some(
+                "an ordinary user's daemon serves containers in that user's own user namespaces; else run peerd as root",
+            ),
+            Self::InUse(_) => Some("is another peerd running that serves this container?"),
+            Self::NoSuchInterface(_) | Self::NotOurs(_) | Self::Step { .. } | Self::Helper(_) => None,
+        }
+    }
+}
+
+/// What a helper is told to do with a TUN.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    Attach(TunSpec),
+    Adopt(TunSpec),
+    Detach { ifname: String },
+}
+
+/// Longer than this no call of this room takes.
+pub const ANSWER_TIMEOUT: Duration = helper::ANSWER_TIMEOUT;
+
+/// Makes a TUN in `netns`, persistent, up, with its address and routes.
+///
+/// # Errors
+/// The namespace is left as it was.
+pub fn attach_tun(netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
+    spec.check()?;
+    open(netns, Order::Attach(spec.clone()))
+}
+
+/// Takes back a TUN that [`attach_tun`] made for an earlier daemon, and puts right whatever of its settings is no longer
+/// as `spec` says. Packets that had queued are thrown away.
+pub fn adopt_tun(netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
+    spec.check()?;
+    open(netns, Order::Adopt(spec.clone()))
+}
+
+/// Removes the TUN and the fallback route. That there is no such TUN (any more) is no error.
+pub fn detach_tun(netns: &Netns, ifname: &str) -> Result<(), TunError> {
+    check_ifname(ifname)?;
+    let (result, _) = ask(netns, Order::Detach { ifname: ifname.to_owned() })?;
+    result.map(drop)
+}
+
+/// Lets the device go when its last descriptor is closed, under whatever name the container has given it since.
+pub fn release_tun(fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    device::set_persistent(fd, false)
+}
+
+impl TunSpec {
+    fn check(&self) -> Result<(), TunError> {
+        check_ifname(&self.ifname)?;
+        if (576..=65535).contains(&self.mtu_bytes) { Ok(()) } else { Err(TunError::MtuInvalid(self.mtu_bytes)) }
+    }
+}
+
+/// As the kernel's `dev_valid_name`, less what it would expand or make unprintable.
+pub fn check_ifname(ifname: &str) -> Result<(), TunError> {
+    let fits = (1..=IFNAME_LEN_MAX).contains(&ifname.len()) && ifname != "." && ifname != "..";
+    if fits && ifname.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%')) {
+        Ok(())
+    } else {
+        Err(TunError::IfnameInvalid(ifname.to_owned()))
+    }
+}
+
+fn open(netns: &Netns, order: Order) -> Result<Tun, TunError> {
+    let (result, fds) = ask(netns, order)?;
+    match (result?, fds.into_iter().next()) {
+        (Some(facts), Some(fd)) => Ok(Tun { fd, facts }),
+        _ => Err(HelperError::Garbled.into()),
+    }
+}
+
+type Answer = Result<Option<TunFacts>, TunError>;
+
+fn ask(netns: &Netns, order: Order) -> Result<(Answer, Vec<OwnedFd>), TunError> {
+    let owner = netns.owner().map_err(|e| TunError::Forbidden(e.into()))?;
+    let mut running = helper::start(&Task::Tun(order), &[netns.as_fd(), owner.as_fd()], &[], helper::Output::Quiet)?;
+    let (answer, fds) = running.answer::<Answer>()?;
+    if !fds.is_empty() {
+        // Until the helper reads this, the device goes when the helper does: nobody's death can leave a stray one.
+        running.send(&setup::Taken, &[])?;
+        running.receive::<setup::Taken>(Some(ANSWER_TIMEOUT))?.ok_or(HelperError::Died)?;
+    }
+    running.wait().map_err(|e| HelperError::Socket(e.into()))?;
+    Ok((answer, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_kernel_would_refuse_or_expand_is_refused_here() {
+        for good in ["peerd0", "a", "fifteen-bytes-x", "ü0".trim_start_matches('ü')] {
+            assert_eq!(check_ifname(good), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "..", "a b", "a/b", "a:b", "tun%d", "sixteen-bytes-xx", "a\n", "ü0"] {
+            assert_eq!(check_ifname(bad), Err(TunError::IfnameInvalid(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_survives_the_way_from_the_helper() {
+        let error = TunError::Step { step: "set the address".into(), source: OsError::BUSY };
+        let bytes = serde_json::to_vec(&Err::<(), _>(error.clone())).expect("encodes");
+        assert_eq!(serde_json::from_slice::<Result<(), TunError>>(&bytes).expect("decodes"), Err(error));
+    }
+}

@@ -1,0 +1,248 @@
+//! The node's one UDP socket: batches out, batches in.
+//!
+//! Where the kernel has segmentation offload (UDP_SEGMENT) and receive offload (UDP_GRO), one call moves up to 64 datagrams;
+//! where it has not, the same calls move one each. quinn-udp knows the details; no other file but the QUIC socket names it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::packet::Batch;
+
+/// What is asked for; the kernel gives at most net.core.rmem_max. The stock 212,992 bytes lose packets in every burst.
+const RECV_BUFFER_BYTES: usize = 4 << 20;
+/// Enough for a few of the largest batches; what stands here waits in front of everything sent later.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// Received buffers per call, each as long as a received batch can be.
+const RECV_BUFFERS: usize = 8;
+const RECV_BUFFER_LEN: usize = 65_536;
+
+/// The socket. Any thread may send; one receives.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: std::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+}
+
+/// What the socket can do on this machine, for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpCapabilities {
+    /// Datagrams that one call sends; 1 without segmentation offload.
+    pub send_segments: usize,
+    /// Datagrams that one buffer receives; 1 without receive offload.
+    pub recv_segments: usize,
+    /// The receive buffer as granted, as the kernel counts it: twice what was asked for, or twice net.core.rmem_max.
+    pub recv_buffer_bytes: usize,
+    pub send_buffer_bytes: usize,
+    /// Whether the receive buffer is smaller than asked for, so that bursts may be lost.
+    pub recv_buffer_short: bool,
+}
+
+/// Why datagrams were not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("the send buffer is full")]
+    Full,
+    #[error("longer than the path takes")]
+    TooLong,
+    #[error("cannot send")]
+    Refused(#[source] io::Error),
+}
+
+/// Binds the port. An unspecified IPv6 address serves IPv4 as well, and where there is no IPv6, IPv4 alone.
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    match bind_one(address) {
+        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_family_missing(&error) => {
+            bind_one(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+        }
+        bound => bound,
+    }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(&address.into())?;
+    let socket = std::net::UdpSocket::from(socket);
+    let state = UdpSocketState::new((&socket).into())?;
+    let local = socket.local_addr()?;
+    Ok(UdpSocket { socket, state, local })
+}
+
+impl UdpSocket {
+    /// The bound address, with the port that the kernel chose if 0 was asked for.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    /// What the socket can do here.
+    pub fn capabilities(&self) -> UdpCapabilities {
+        let socket = SockRef::from(&self.socket);
+        let recv_buffer_bytes = socket.recv_buffer_size().unwrap_or(0);
+        UdpCapabilities {
+            send_segments: self.state.max_gso_segments(),
+            recv_segments: self.state.gro_segments(),
+            recv_buffer_bytes,
+            send_buffer_bytes: socket.send_buffer_size().unwrap_or(0),
+            recv_buffer_short: recv_buffer_bytes < RECV_BUFFER_BYTES,
+        }
+    }
+
+    /// Sends a batch to one address.
+    ///
+    /// # Errors
+    /// Of a batch that was cut here, the segments before the error are gone.
+    pub fn send(&self, to: SocketAddr, batch: Batch<'_>) -> Result<(), SendError> {
+        let to = self.reachable(to);
+        if batch.count() == 1 || batch.count() <= self.state.max_gso_segments() {
+            match self.transmit(to, batch.bytes(), Some(batch.segment_len()).filter(|_| batch.count() > 1)) {
+                // A network card without offload shows itself now; from here on max_gso_segments is 1.
+                Err(SendError::Refused(_)) if batch.count() > self.state.max_gso_segments() => {}
+                result => return result,
+            }
+        }
+        batch.iter().try_for_each(|datagram| self.transmit(to, datagram, None))
+    }
+
+    fn transmit(&self, destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Result<(), SendError> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+        self.state.try_send((&self.socket).into(), &transmit).map_err(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS) => SendError::Full,
+            Some(libc::EMSGSIZE) => SendError::TooLong,
+            _ => SendError::Refused(error),
+        })
+    }
+
+    /// Sends what QUIC made. Only a full buffer is an error: QUIC finds out about everything else by itself.
+    pub fn send_quic(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.state.send((&self.socket).into(), transmit)
+    }
+
+    /// Another descriptor of the same socket.
+    pub fn duplicate(&self) -> io::Result<std::net::UdpSocket> {
+        self.socket.try_clone()
+    }
+
+    /// Whether the network may cut a long datagram, instead of refusing it.
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Receives what is there, up to eight buffers; [`io::ErrorKind::WouldBlock`] if nothing is.
+    pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<()> {
+        buffers.filled = 0;
+        let mut slices = buffers.bytes.chunks_exact_mut(RECV_BUFFER_LEN).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; RECV_BUFFERS] =
+            std::array::from_fn(|_| slices.next().expect("the bytes are as many buffers long"));
+        buffers.filled = self.state.recv((&self.socket).into(), &mut slices, &mut buffers.meta)?;
+        Ok(())
+    }
+
+    /// An IPv4 address as a socket of both families takes it.
+    fn reachable(&self, to: SocketAddr) -> SocketAddr {
+        match (self.local, to) {
+            (SocketAddr::V6(_), SocketAddr::V4(v4)) => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+            _ => to,
+        }
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn is_family_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// Where datagrams are received.
+pub struct RecvBuffers {
+    bytes: Box<[u8]>,
+    meta: [RecvMeta; RECV_BUFFERS],
+    filled: usize,
+}
+
+/// One received buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// As the socket writes it: IPv4 may be mapped into IPv6.
+    pub from: SocketAddr,
+    pub batch: Batch<'a>,
+    pub ecn: Option<EcnCodepoint>,
+    pub to: Option<IpAddr>,
+}
+
+impl Default for RecvBuffers {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; RECV_BUFFERS * RECV_BUFFER_LEN].into_boxed_slice(),
+            meta: [RecvMeta::default(); RECV_BUFFERS],
+            filled: 0,
+        }
+    }
+}
+
+impl RecvBuffers {
+    /// What the last call received.
+    pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
+        self.bytes.chunks_exact(RECV_BUFFER_LEN).zip(&self.meta).take(self.filled).map(|(bytes, meta)| Received {
+            from: meta.addr,
+            batch: Batch::new(&bytes[..meta.len.min(bytes.len())], meta.stride),
+            ecn: meta.ecn,
+            to: meta.dst_ip,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(socket: &UdpSocket, buffers: &mut RecvBuffers, count: usize) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            match socket.recv(buffers) {
+                Ok(()) => {
+                    all.extend(buffers.iter().flat_map(|r| r.batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()))
+                }
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_batch_arrives_as_the_datagrams_that_it_holds() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
+        let bytes: Vec<u8> = (0..100u8).collect();
+        a.send(b.local_addr().expect("bound"), Batch::new(&bytes, 30)).expect("sends");
+        let all = received(&b, &mut RecvBuffers::default(), 4);
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
+        assert_eq!(all.concat(), bytes);
+    }
+
+    #[test]
+    fn a_socket_of_both_families_reaches_ipv4() {
+        let a = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).expect("binds");
+        let b = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+        a.send(b.local_addr().expect("bound"), Batch::one(b"hello")).expect("sends");
+        assert_eq!(received(&b, &mut RecvBuffers::default(), 1), [b"hello".to_vec()]);
+    }
+}
