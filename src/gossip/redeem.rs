@@ -81,7 +81,11 @@ impl Gossip {
     ) {
         match self.redeem(connection, exchange, join, now) {
             Ok(redemption) => self.persister.then(Waiter::Certify(redemption)),
-            Err(refusal) => self.reply(connection, exchange, &Message::JoinRefused(refusal)),
+            Err(refusal) => {
+                // One guess a connection.
+                self.reply(connection, exchange, &Message::JoinRefused(refusal));
+                self.close(connection, "the token was refused");
+            }
         }
     }
 
