@@ -3,7 +3,10 @@
 //! A superpacket is cut in place. Each segment's headers are written in front of its payload, over the tail of the segment
 //! before, so a segment is gone when the next one is asked for: whoever wants it encrypts it, or copies it, at once.
 
+use std::ops::Range;
+
 use super::checksum::Sum;
+use super::gather::Gather;
 use super::ipv4::{self, Ipv4Error, Ipv4View, Protocol};
 use super::offload::{Gso, Offload};
 
@@ -57,6 +60,11 @@ impl<'a> Superpacket<'a> {
     /// The bytes as they are.
     pub fn bytes(&self) -> &[u8] {
         self.bytes
+    }
+
+    /// The packet as it is, to be written to another device. `whole` is the range of all its bytes.
+    pub fn gather<'b>(&'b self, whole: &'b [Range<u32>; 1]) -> Gather<'b> {
+        Gather::new(self.offload, self.bytes, whole)
     }
 
     /// The packet, checked.

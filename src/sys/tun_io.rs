@@ -67,6 +67,14 @@ impl TunDevice {
         Ok(Some(Superpacket::new(Offload::decode(header), packet)))
     }
 
+    /// Writes a packet that another device gave, with the work that is undone in it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn pass(&self, packet: &Superpacket<'_>) -> io::Result<()> {
+        self.write(&packet.gather(&[0..packet.bytes().len() as u32]))
+    }
+
     /// Writes one packet.
     ///
     /// # Errors

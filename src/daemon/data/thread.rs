@@ -45,6 +45,8 @@ struct DataThread {
     socket: Arc<UdpSocket>,
     /// Whether the socket may have datagrams: until it says that it has none.
     socket_ready: bool,
+    /// Whether readiness to send is waited for.
+    watches_writable: bool,
     received: RecvBuffers,
     read: Box<[u8; READ_LEN]>,
     devices: Devices,
@@ -69,6 +71,7 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
         shared: shared.clone(),
         socket: parts.socket,
         socket_ready: true,
+        watches_writable: false,
         received: RecvBuffers::default(),
         read,
         devices: Devices::default(),
@@ -112,7 +115,12 @@ impl DataThread {
             let mut told = false;
             for event in &events {
                 match event.token() {
-                    SOCKET => self.socket_ready = true,
+                    SOCKET => {
+                        self.socket_ready |= event.is_readable() || event.is_error();
+                        if event.is_writable() {
+                            self.router.release_wire();
+                        }
+                    }
                     WAKER => told = true,
                     device => self.devices.ready_token(device),
                 }
@@ -125,18 +133,35 @@ impl DataThread {
                 self.receive(now);
             }
             for _ in 0..self.devices.ready_count() {
-                self.read_device(now);
+                if !self.router.is_wire_held() {
+                    self.read_device(now);
+                }
             }
             if self.router.next_timeout().is_some_and(|at| at <= now) {
                 self.router.handle_timeout(now);
             }
             self.drain();
+            if let Err(error) = self.watch_socket() {
+                tracing::error!(%error, "cannot wait for the socket");
+                return;
+            }
         }
+    }
+
+    /// While the socket is full, the thread wants to know when it is not; at any other time that would wake it for nothing.
+    fn watch_socket(&mut self) -> io::Result<()> {
+        let held = self.router.is_wire_held();
+        if held == self.watches_writable {
+            return Ok(());
+        }
+        self.watches_writable = held;
+        let interest = if held { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().reregister(&mut SourceFd(&self.socket.as_raw_fd()), SOCKET, interest)
     }
 
     /// How long there may be nothing to do.
     fn timeout(&self) -> Option<Duration> {
-        if self.socket_ready || self.devices.any_ready() {
+        if self.socket_ready || self.devices.any_ready() && !self.router.is_wire_held() {
             return Some(Duration::ZERO);
         }
         // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
@@ -161,7 +186,7 @@ impl DataThread {
                     self.router.handle_wire(now, received.from, run);
                 }
             }
-            if !self.router.has_room() {
+            if !self.router.has_room_inbound() {
                 drain(
                     &mut self.router,
                     &self.socket,
@@ -187,10 +212,13 @@ impl DataThread {
             }
             let Some(device) = self.devices.by_id(id) else { break false };
             match device.read(&mut self.read) {
-                Ok(Some(packet)) => {
+                Ok(Some(mut packet)) => {
                     packets += 1;
                     bytes += packet.bytes().len();
-                    self.router.handle_device(now, id, packet);
+                    if let Some(neighbour) = self.router.handle_device(now, id, &mut packet) {
+                        let written = self.devices.by_id(neighbour).is_some_and(|device| device.pass(&packet).is_ok());
+                        self.router.count_drops(DropReason::DeviceBusy, u64::from(!written));
+                    }
                 }
                 Ok(None) => break false,
                 Err(Gone) => {
@@ -198,7 +226,7 @@ impl DataThread {
                     break false;
                 }
             }
-            if !self.router.has_room() {
+            if !self.router.has_room_outbound() {
                 self.drain();
             }
         };
@@ -261,8 +289,8 @@ impl DataThread {
 
     fn attach(&mut self, now: Instant, attachment: Attachment, device: Device) -> Result<(), DataError> {
         let Attachment { id, vni, address, secret, mtu_bytes } = attachment;
-        let Device { fd, vnet_hdr, uso: _ } = device;
-        let kind = DeviceKind::Tun { offload: vnet_hdr };
+        let Device { fd, vnet_hdr, uso } = device;
+        let kind = DeviceKind::Tun { offload: vnet_hdr, uso };
         let device = TunDevice::new(fd, vnet_hdr).map_err(DataError::Device)?;
         let spec = AttachmentSpec { id, vni, address, secret, mtu_bytes, device: kind };
         if let Err(error) = self.router.attach(now, spec) {
@@ -300,8 +328,9 @@ fn drain(
             match output {
                 Output::Wire { to, batch } => match socket.send(to, batch) {
                     Ok(()) => {}
+                    Err(SendError::Full { sent }) => router.hold_wire(sent),
                     Err(SendError::TooLong) => too_long += batch.count() as u64,
-                    Err(SendError::Full | SendError::Refused(_)) => busy += batch.count() as u64,
+                    Err(SendError::Refused(_)) => busy += batch.count() as u64,
                 },
                 Output::Device { attachment, packet } => {
                     let written = devices.by_id(attachment).is_some_and(|device| device.write(&packet).is_ok());
