@@ -20,7 +20,7 @@ const TOTAL_LEN_MAX: usize = 65_535;
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
 /// What packets must share to be kept in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Flow {
     /// Source and destination, in the order of the header.
     addresses: [u8; 8],

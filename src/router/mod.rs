@@ -18,6 +18,7 @@
 mod attachment;
 mod change;
 mod drops;
+mod fair;
 mod gate;
 mod handshake;
 mod inbound;
@@ -47,6 +48,7 @@ use crate::packet::{Batch, Gather};
 
 pub use attachment::{AttachError, AttachmentSpec, DeviceKind, Traffic};
 pub use drops::{DropReason, Drops};
+pub use fair::{FairQueue, Popped};
 pub use status::{AttachmentStatus, PeerStatus};
 
 use attachment::Attachments;

@@ -39,6 +39,11 @@ impl TunDevice {
         self.offload
     }
 
+    /// How many bytes stand in front of a packet in the buffer that it was read into.
+    pub fn header_len(&self) -> usize {
+        if self.offload { OFFLOAD_HEADER_LEN } else { 0 }
+    }
+
     /// The descriptor. To close it takes the kernel 17 ms.
     pub fn into_fd(self) -> OwnedFd {
         self.fd

@@ -11,6 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc;
 
+use super::backlog::{Backlog, Read};
 use super::devices::Devices;
 use super::handle::{Call, Shared};
 use super::{Attachment, DataError, DataEvent, DataStats, Device, Resolver};
@@ -19,7 +20,7 @@ use crate::model::{AttachmentId, NodeId};
 use crate::packet::{Class, Ipv4View, UDP_HEADERS_LEN, UdpView, runs, write_udp};
 use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Output, Router};
 use crate::sys::clock;
-use crate::sys::tun_io::{Gone, READ_LEN, TunDevice};
+use crate::sys::tun_io::{Gone, TunDevice};
 use crate::sys::udp::{RecvBuffers, SendError, UdpSocket};
 
 const SOCKET: Token = Token(0);
@@ -27,7 +28,10 @@ const WAKER: Token = Token(1);
 const EVENTS_LEN: usize = 256;
 /// What one device may send before the next has its turn.
 const TURN_PACKETS: usize = 64;
-const TURN_BYTES: usize = 256 << 10;
+/// What is encrypted before devices and socket are looked at again: about 100 us of work.
+const BURST_BYTES: usize = 128 << 10;
+/// What a small packet counts for: it takes as long as so many bytes do.
+const BURST_BYTES_PER_PACKET: usize = 1024;
 
 /// What the thread is made of.
 pub(super) struct Parts {
@@ -48,7 +52,7 @@ struct DataThread {
     /// Whether readiness to send is waited for.
     watches_writable: bool,
     received: RecvBuffers,
-    read: Box<[u8; READ_LEN]>,
+    backlog: Backlog,
     devices: Devices,
     router: Router,
     resolver: Resolver,
@@ -65,7 +69,6 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
     poll.registry().register(&mut SourceFd(&parts.socket.as_raw_fd()), SOCKET, Interest::READABLE)?;
     let mut router = Router::new(router::Config::default(), parts.seed);
     router.set_node(parts.node);
-    let read = vec![0; READ_LEN].into_boxed_slice().try_into().expect("it is made of that length");
     let mut thread = DataThread {
         poll,
         shared: shared.clone(),
@@ -73,7 +76,7 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
         socket_ready: true,
         watches_writable: false,
         received: RecvBuffers::default(),
-        read,
+        backlog: Backlog::default(),
         devices: Devices::default(),
         router,
         resolver: parts.resolver,
@@ -133,10 +136,9 @@ impl DataThread {
                 self.receive(now);
             }
             for _ in 0..self.devices.ready_count() {
-                if !self.router.is_wire_held() {
-                    self.read_device(now);
-                }
+                self.read_device(now);
             }
+            self.route_backlog(now);
             if self.router.next_timeout().is_some_and(|at| at <= now) {
                 self.router.handle_timeout(now);
             }
@@ -161,7 +163,8 @@ impl DataThread {
 
     /// How long there may be nothing to do.
     fn timeout(&self) -> Option<Duration> {
-        if self.socket_ready || self.devices.any_ready() && !self.router.is_wire_held() {
+        let may_send = !self.backlog.is_empty() || self.devices.any_ready();
+        if self.socket_ready || may_send && !self.router.is_wire_held() {
             return Some(Duration::ZERO);
         }
         // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
@@ -201,37 +204,33 @@ impl DataThread {
         self.drain();
     }
 
-    /// One device's turn.
+    /// One device's turn: what it has, up to a bound, joins what waits.
     fn read_device(&mut self, now: Instant) {
         let Some((slot, served)) = self.devices.next() else { return };
         let id = served.id;
-        let (mut packets, mut bytes) = (0, 0);
-        let more = loop {
-            if packets == TURN_PACKETS || bytes >= TURN_BYTES {
-                break true;
-            }
-            let Some(device) = self.devices.by_id(id) else { break false };
-            match device.read(&mut self.read) {
-                Ok(Some(mut packet)) => {
-                    packets += 1;
-                    bytes += packet.bytes().len();
-                    if let Some(neighbour) = self.router.handle_device(now, id, &mut packet) {
-                        let written = self.devices.by_id(neighbour).is_some_and(|device| device.pass(&packet).is_ok());
-                        self.router.count_drops(DropReason::DeviceBusy, u64::from(!written));
-                    }
-                }
-                Ok(None) => break false,
+        for _ in 0..TURN_PACKETS {
+            match self.backlog.read(now, id, &served.device) {
+                Ok(Read::Packet) => {}
+                Ok(Read::Empty) => return,
+                Ok(Read::Full) => break,
                 Err(Gone) => {
                     self.device_gone(id);
-                    break false;
+                    return;
                 }
             }
+        }
+        self.devices.again(slot);
+    }
+
+    /// Routes what waits, up to a burst: nobody who comes then waits for more than that.
+    fn route_backlog(&mut self, now: Instant) {
+        let mut bytes = 0;
+        while bytes < BURST_BYTES && !self.router.is_wire_held() {
+            let Some(len) = self.backlog.route_next(now, &mut self.router, &self.devices) else { break };
+            bytes += len.max(BURST_BYTES_PER_PACKET);
             if !self.router.has_room_outbound() {
                 self.drain();
             }
-        };
-        if more {
-            self.devices.again(slot);
         }
         self.drain();
     }
