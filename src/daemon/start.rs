@@ -58,6 +58,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    // A tenant can make the DNS library complain about its queries as often as it likes; that is our counters' business.
+    let filter = format!("hickory_proto=error,quinn_udp=error,{filter}");
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| cannot_start(ExitStatus::Usage, error, "--log info, or as --log info,peerd::router=debug"))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());

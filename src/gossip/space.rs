@@ -19,6 +19,8 @@ use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
 pub const REST: Duration = Duration::from_secs(60);
 /// How long a holder's answer that it has nothing to spare is believed.
 const RECLAIM_MEMORY: Duration = Duration::from_secs(2);
+/// How long what a holder gave back takes to arrive, before it is asked again.
+const RECLAIM_AGAIN: Duration = Duration::from_millis(400);
 /// How often a node with less than its fair share asks for more.
 const TOP_UP_EVERY: Duration = Duration::from_secs(10);
 
@@ -30,6 +32,8 @@ pub(super) struct NetworkSpace {
     /// Holders that were asked to give back: when, and how many they gave.
     reclaims: BTreeMap<(NodeId, Space), (Instant, Option<u32>)>,
     next_top_up: Option<Instant>,
+    /// How many attaches wait for an address.
+    pub(super) waiting: usize,
 }
 
 /// What a search for a free address found.
@@ -162,8 +166,13 @@ impl Gossip {
         if self.exchanges.is_asking(&asked) {
             return true;
         }
-        let held = self.free(network, space).len();
-        let count = self.fair(network, space).saturating_sub(held).max(1) as u32;
+        let held = state.holdings.counts(space.range()).get(&self.me).copied().unwrap_or(0) as usize;
+        let missing = if urgent {
+            self.spaces.get(network).map_or(1, |memory| memory.waiting)
+        } else {
+            self.fair(network, space).saturating_sub(held)
+        };
+        let count = u32::try_from(missing.max(1)).unwrap_or(u32::MAX);
         let extras = space == Space::Extras;
         for connection in &connections {
             let message = Message::AskSpace { network: network.clone(), extras, count, urgent };
@@ -189,23 +198,39 @@ impl Gossip {
             return Message::Unknown;
         }
         let spare = self.rested(network, space, now);
-        // Half of what is left, so that the next who asks finds something; all that is left is one address.
-        let given = (count as usize).min(spare.len().div_ceil(2)).min(self.fair(network, space).max(1));
+        let fair = self.fair(network, space);
+        // A home keeps half of its own part, unless somebody waits.
+        let kept = if urgent { 0 } else { fair / 2 };
+        let given = (count as usize).min(spare.len().saturating_sub(kept));
         if given > 0 {
             self.share_out(network, peer, &spare[spare.len() - given..]);
             return Message::Space(SpaceAnswer::Given);
         }
-        if !urgent {
-            return Message::Space(SpaceAnswer::Asked);
+        let held = self.holdings_ahead(network).and_then(|holdings| holdings.counts(space.range()).get(&peer).copied());
+        if urgent {
+            Message::Space(self.reclaim(network, space, peer, 0, count, now))
+        } else if held.unwrap_or(0) < fair as u64 / 2 {
+            // Who has less than half of its part is helped by those who have more than theirs.
+            Message::Space(self.reclaim(network, space, peer, fair as u64, count, now))
+        } else {
+            Message::Space(SpaceAnswer::Asked)
         }
-        Message::Space(self.reclaim(network, space, peer, now))
     }
 
-    /// Asks holders with addresses to spare to give some back, for `asker`.
-    pub(super) fn reclaim(&mut self, network: &NetworkId, space: Space, asker: NodeId, now: Instant) -> SpaceAnswer {
+    /// Asks holders with addresses to spare to give `need` back, for `asker`; those with more than `above`.
+    pub(super) fn reclaim(
+        &mut self,
+        network: &NetworkId,
+        space: Space,
+        asker: NodeId,
+        above: u64,
+        need: u32,
+        now: Instant,
+    ) -> SpaceAnswer {
         let Some(holdings) = self.holdings_ahead(network) else { return SpaceAnswer::Full(None) };
         let Some(state) = self.networks.get(network) else { return SpaceAnswer::Full(None) };
         let mut spare: BTreeMap<NodeId, u64> = holdings.counts(space.range());
+        spare.retain(|_, count| *count > above);
         for container in state.view.containers().filter(|c| space.range().contains(c.address)) {
             if let Some(count) = spare.get_mut(&container.node) {
                 *count = count.saturating_sub(1);
@@ -219,9 +244,14 @@ impl Gossip {
         for (holder, count) in spare {
             match (reclaims.get(&(holder, space)), self.peers.connection(holder)) {
                 (Some((_, Some(0))), _) => {}
-                (Some(_), _) => waiting = true,
+                (Some((at, given)), Some(connection)) => {
+                    waiting = true;
+                    if given.is_some() && now.saturating_duration_since(*at) >= RECLAIM_AGAIN {
+                        ask.push((count, holder, connection));
+                    }
+                }
                 (None, Some(connection)) => ask.push((count, holder, connection)),
-                (None, None) => unreachable.push(holder),
+                (_, None) => unreachable.push(holder),
             }
         }
         if ask.is_empty() && !waiting {
@@ -232,15 +262,21 @@ impl Gossip {
             return if unreachable.is_empty() { SpaceAnswer::Full(own) } else { SpaceAnswer::Unreachable(unreachable) };
         }
         ask.sort_unstable_by(|a, b| b.cmp(a));
-        for (count, holder, connection) in ask.into_iter().take(3) {
+        let mut need = u64::from(need.max(1));
+        for (count, holder, connection) in ask {
+            let asked = count.saturating_sub(above).clamp(1, need);
             let message = Message::Reclaim {
                 network: network.clone(),
                 extras: space == Space::Extras,
-                count: u32::try_from(count.div_ceil(2)).unwrap_or(u32::MAX),
+                count: u32::try_from(asked).unwrap_or(u32::MAX),
             };
             self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
             if let Some(memory) = self.spaces.get_mut(network) {
                 memory.reclaims.insert((holder, space), (now, None));
+            }
+            need = need.saturating_sub(asked);
+            if need == 0 {
+                break;
             }
         }
         SpaceAnswer::Asked
@@ -276,7 +312,7 @@ impl Gossip {
             segment.is_some_and(|segment| segment.home == peer && segment.share.is_some())
         };
         spare.retain(from_peer);
-        let given = (count as usize).min(spare.len().div_ceil(2));
+        let given = (count as usize).min(spare.len());
         let released = spare.split_off(spare.len() - given);
         self.release(network, &holdings, &released);
         Message::Reclaimed(given as u32)

@@ -171,6 +171,10 @@ impl Gossip {
         let held: BTreeMap<NodeId, &LogState> = theirs.logs.iter().map(|log| (log.origin, log)).collect();
         let mut wanted: Vec<NodeId> = Vec::new();
         for log in &theirs.logs {
+            if self.forgot(shard, log.origin, log.stamp) {
+                self.pull_from(connection, shard, log.origin, None, now);
+                continue;
+            }
             let ours = self.logs.log(shard, log.origin);
             if ours.is_none_or(|ours| log.stamp >= ours.stamp() && log.head != ours.signed_head().hash()) {
                 wanted.push(log.origin);
@@ -197,15 +201,49 @@ impl Gossip {
         for origin in wanted {
             self.pull(connection, shard, origin, now);
         }
+        if *shard == Shard::Cluster && self.announce_at.is_some() && self.sync.pulls.is_empty() {
+            self.announce();
+        }
+    }
+
+    /// Whether a peer knows of something that this node signed before it started and does not remember.
+    fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
+        let Some(pen) = self.pens.get(&origin) else { return false };
+        let restored = self.restored.get(&(origin, shard.clone()));
+        theirs.boot < pen.boot() && restored.is_none_or(|restored| theirs > *restored)
+    }
+
+    /// What this node signed once and forgot, from a peer that remembers.
+    fn remember(&mut self, delta: &Delta) {
+        let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
+        let Ok((heard, _)) = Log::first(delta) else { return };
+        self.restored.insert((origin, shard.clone()), heard.stamp());
+        if let Some((log, pen)) = self.author(origin, &shard) {
+            log.adopt(pen, &heard);
+        }
+        if self.announce_at.is_some() {
+            self.announce();
+        }
     }
 
     /// Pulls a log from where ours ends.
     pub(super) fn pull(&mut self, connection: ConnectionId, shard: &Shard, origin: NodeId, now: Instant) {
+        let since = self.logs.log(shard, origin).map(Log::stamp);
+        self.pull_from(connection, shard, origin, since, now);
+    }
+
+    fn pull_from(
+        &mut self,
+        connection: ConnectionId,
+        shard: &Shard,
+        origin: NodeId,
+        since: Option<Stamp>,
+        now: Instant,
+    ) {
         let at = (shard.clone(), origin);
         if self.sync.pulls.contains_key(&at) || self.sync.pulls.len() >= PULL_COUNT_MAX {
             return;
         }
-        let since = self.logs.log(shard, origin).map(Log::stamp);
         self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: since.is_none() });
         self.ask_pull(connection, shard, origin, since, now);
     }
@@ -252,6 +290,9 @@ impl Gossip {
             return self.ask_pull(connection, &shard, origin, Some(since), now);
         }
         delta.added = pull.staged;
+        if self.forgot(&shard, origin, delta.head.stamp()) {
+            return self.remember(&delta);
+        }
         let ingested = self.ingest(&delta, Some(peer));
         if ingested == Ingested::Mismatch && !pull.whole {
             // Our state is not what the peer's increment builds on.
