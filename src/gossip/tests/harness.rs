@@ -53,6 +53,8 @@ pub struct Sim {
     next_connection: u64,
     cut: BTreeSet<(usize, usize)>,
     boots: Vec<u64>,
+    /// How often any node dialled another.
+    pub dials: u64,
     /// Losses in a thousand, of pushes only: streams repeat what is lost.
     pub push_loss: u32,
 }
@@ -72,6 +74,7 @@ impl Sim {
             next_connection: 0,
             cut: BTreeSet::new(),
             boots: Vec::new(),
+            dials: 0,
             push_loss: 0,
         }
     }
@@ -471,6 +474,7 @@ impl Sim {
             }
             Output::Dial { node, endpoints } => {
                 assert!(!endpoints.is_empty());
+                self.dials += 1;
                 let peer = self.index(node).filter(|peer| {
                     let cut = self.cut.contains(&(at.min(*peer), at.max(*peer)));
                     let listens = self.nodes[*peer].config.endpoints.iter().any(|e| endpoints.contains(e));

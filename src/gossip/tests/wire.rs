@@ -135,7 +135,7 @@ fn what_a_stranger_sends_is_dropped_and_its_connection_ends() {
 fn a_node_of_another_cluster_is_refused() {
     let mut sim = Sim::cluster(61, 1);
     let other = sim.add("other");
-    let init = sim.on(other, |m, now| m.init(now));
+    let init = sim.on(other, |m, now| m.init(None, now));
     assert!(sim.wait(other, init).is_ok());
     sim.connect(other, 0);
     sim.run(SOON);
@@ -176,8 +176,10 @@ fn an_expelled_node_is_cut_and_does_not_come_back() {
     let cut = |sim: &Sim| (0..3).all(|at| !sim.machine(at).connected().contains(&node));
     assert!(sim.until(SOON, cut) <= Duration::from_secs(5));
     sim.restart(3);
+    let dials = sim.dials;
     sim.run(Duration::from_secs(60));
     assert!(cut(&sim));
+    assert!(sim.dials - dials < 40, "it was refused and dialled again {} times", sim.dials - dials);
     for at in 0..3 {
         let view = sim.network(at, &network).expect("held");
         assert!(view.containers().len() == 0 && !view.grants.contains_key(&node));
