@@ -91,6 +91,7 @@ impl Foreign {
         // RFC 6840 §5.8: only to those who have shown that they understand it.
         let understood = self.wants_dnssec() || self.request.metadata.authentic_data;
         metadata.authentic_data = understood && found.message.metadata.authentic_data;
+        metadata.truncation = found.is_truncated();
         let mut message = self.message(metadata);
         let aged = |records: &[Record]| -> Vec<Record> {
             let aged = |record: &Record| {
@@ -305,8 +306,9 @@ mod tests {
         assert_eq!(refused(|message| message.metadata.id = 98), Unfit::NotOurs);
         assert_eq!(refused(|message| message.metadata.message_type = MessageType::Query), Unfit::NotOurs);
         assert_eq!(refused(|message| message.queries.clear()), Unfit::NotOurs);
-        let other =
-            |message: &mut Message| drop(message.queries[0].set_name("other.example.".parse().expect("a name")));
+        let other = |message: &mut Message| {
+            message.queries[0].set_name("other.example.".parse().expect("a name"));
+        };
         assert_eq!(refused(other), Unfit::NotOurs);
         assert_eq!(Found::decode(b"\0\x63", 99, &question).expect_err("refused"), Unfit::Malformed);
     }
