@@ -77,7 +77,8 @@ impl TunDevice {
     /// # Errors
     /// As [`Self::write`].
     pub fn pass(&self, packet: &Superpacket<'_>) -> io::Result<()> {
-        self.write(&packet.gather(&[0..packet.bytes().len() as u32]))
+        let whole = std::array::from_fn(|_| 0..packet.bytes().len() as u32);
+        self.write(&packet.gather(&whole))
     }
 
     /// Writes one packet.
