@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use rand_core::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -13,13 +14,14 @@ use super::config::{Args, Config, Defaults};
 use super::control;
 use super::data::{DataConfig, DataHandle, DataPlane, Facts};
 use super::engine::{Engine, Parts};
+use super::forward::{self, Upstreams};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
+use super::resolver;
 use super::verbs;
 use super::writer::Writer;
 use crate::control::{ExitStatus, Failure};
-use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::{Label, NodeId};
@@ -31,6 +33,9 @@ use crate::sys::{clock, random, socket};
 const COMMAND_COUNT_MAX: usize = 64;
 /// How long the node tries to say goodbye when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the host says whom it asks; it is read only.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     Failure::new(status, "cannot start the node", why, hint)
@@ -208,17 +213,14 @@ fn start_data_plane(
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
 ) -> Result<(DataHandle, Arc<QuicSocket>, Facts), Failure> {
-    let mut resolver = dns::Resolver::new();
-    let answer = move |attachment, query: &[u8], out: &mut Vec<u8>| {
-        let callers = callers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(caller) = callers.get(&attachment) else { return false };
-        let outcome = resolver.answer(&membership.borrow(), caller, query, dns::Transport::Udp, out);
-        !matches!(outcome, dns::Outcome::Dropped(_))
-    };
-    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed(), node };
-    DataPlane::spawn(config).map_err(|error| {
+    let (resolver, outside) = resolver::new(membership, callers, random::Os.next_u64());
+    let config = DataConfig { socket: udp, resolver: Box::new(resolver), seed: random::seed(), node };
+    let (data, quic, facts) = DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")
-    })
+    })?;
+    let waking = data.clone();
+    tokio::spawn(forward::run(outside, Upstreams::of(HOST_RESOLV_CONF), move || waking.wake()));
+    Ok((data, quic, facts))
 }
 
 /// The name that the settings give, else the host's, else one that says nothing.

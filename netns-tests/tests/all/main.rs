@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod crash;
+mod dns_protocol;
+mod forwarding;
 mod hostile;
 mod isolation;
 mod names;

@@ -221,7 +221,8 @@ pub(super) async fn plug(
     })
     .await;
     let Tun { fd, facts } = tun.map_err(|error| {
-        let made_nothing = matches!(error, TunError::IfnameTaken(_) | TunError::NotOurs(_));
+        // A refusal leaves the namespace as it was; a helper that died may have left a device.
+        let made_nothing = !matches!(error, TunError::Helper(_));
         refused(failures::tun(WHAT, &error), made_nothing)
     })?;
     // A namespace without a name has no file of its own; `run` brings one along.
