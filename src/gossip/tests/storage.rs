@@ -98,6 +98,21 @@ fn a_disk_that_refuses_fails_the_operation_and_nothing_of_it_stays() {
 }
 
 #[test]
+fn while_a_disk_refuses_every_operation_fails_and_none_waits_for_ever() {
+    let (mut sim, network) = networked(56);
+    sim.nodes[1].disk_fails = true;
+    for _ in 0..4 {
+        let began = sim.now;
+        assert_eq!(sim.attach(1, &network).err(), Some(OperationError::NotStored));
+        assert!(sim.now - began <= Duration::from_secs(3), "it waited {:?}", sim.now - began);
+    }
+    sim.nodes[1].disk_fails = false;
+    sim.run(SOON);
+    sim.attach(1, &network).expect("works again");
+    assert_eq!(sim.machine(1).attachments().len(), 2);
+}
+
+#[test]
 fn nothing_leaves_a_node_before_it_is_on_disk() {
     let (mut sim, network) = networked(55);
     let spec = sim.spec(&network);
