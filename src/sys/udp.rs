@@ -205,6 +205,11 @@ impl Default for RecvBuffers {
 }
 
 impl RecvBuffers {
+    /// Whether the last call filled every buffer, so that there may be more.
+    pub fn is_full(&self) -> bool {
+        self.filled == RECV_BUFFERS
+    }
+
     /// What the last call received.
     pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
         self.bytes.chunks_exact(RECV_BUFFER_LEN).zip(&self.meta).take(self.filled).map(|(bytes, meta)| Received {
