@@ -9,6 +9,7 @@ pub mod dns;
 pub mod gossip;
 pub mod membership;
 pub mod model;
+pub mod netstack;
 pub mod packet;
 pub mod router;
 #[cfg(feature = "daemon")]

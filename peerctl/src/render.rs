@@ -148,6 +148,7 @@ pub fn containers(rows: &[ContainerRow]) -> String {
 }
 
 pub fn drops(rows: &[DropRow]) -> String {
+    let rows: Vec<&DropRow> = rows.iter().filter(|row| row.packets > 0).collect();
     if rows.is_empty() {
         return "no packet was dropped\n".to_owned();
     }

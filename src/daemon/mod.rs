@@ -4,14 +4,17 @@
 //! runtime carries QUIC, the gossip machine ([`engine`]) and the control socket ([`control`]); the store thread writes
 //! to disk ([`writer`]).
 
+mod addresses;
 mod attachments;
 pub mod config;
 mod control;
 pub mod data;
 mod engine;
+mod forward;
 mod node;
 mod quic;
 pub mod quic_socket;
+mod resolver;
 mod start;
 mod verbs;
 mod writer;

@@ -1,36 +1,41 @@
 //! From settings to a node that serves, and back: each thing is made once all that it needs is there.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use rand_core::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::addresses;
 use super::attachments::{self, Attachments, Callers, Local};
 use super::config::{Args, Config, Defaults};
 use super::control;
 use super::data::{DataConfig, DataHandle, DataPlane, Facts};
 use super::engine::{Engine, Parts};
+use super::forward::{self, Upstreams};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
+use super::resolver;
 use super::verbs;
 use super::writer::Writer;
 use crate::control::{ExitStatus, Failure};
-use crate::dns;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::{Label, NodeId};
 use crate::sys::store::StateDir;
 use crate::sys::udp::{self, UdpSocket};
-use crate::sys::{clock, interfaces, random, socket};
+use crate::sys::{clock, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
 const COMMAND_COUNT_MAX: usize = 64;
 /// How long the node tries to say goodbye when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the host says whom it asks; it is read only.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     Failure::new(status, "cannot start the node", why, hint)
@@ -44,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     log_to_stderr(&config.log)?;
     let state = StateDir::open(&config.state_dir).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --state-dir");
-        cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
+        cannot_start(verbs::status_of_store(&error), verbs::with_causes(&error), hint)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -58,6 +63,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    // A tenant can make the DNS library complain about its queries as often as it likes; that is our counters' business.
+    let filter = format!("hickory_proto=error,quinn_udp=error,{filter}");
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| cannot_start(ExitStatus::Usage, error, "--log info, or as --log info,peerd::router=debug"))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -105,7 +112,11 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let callers: Callers = Arc::new(RwLock::new(HashMap::new()));
     let shared = udp::bind(config.listen).map_err(|error| {
         let why = format!("UDP {}: {error}", config.listen);
-        cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
+        let hint = match verbs::status_of_io(&error) {
+            ExitStatus::Conflict => "is another peerd running? give another port with --listen",
+            _ => "give another address or port with --listen",
+        };
+        cannot_start(verbs::status_of_io(&error), why, hint)
     })?;
     let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
     let (data, quic, facts) = start_data_plane(shared, identity.node(), watched.clone(), callers.clone())?;
@@ -113,7 +124,11 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let endpoint =
         Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
-    let gossip_config = gossip::Config { name, endpoints: endpoints(config.listen, listen.port()) };
+    let announced = addresses::endpoints(config.listen, listen.port()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the host's addresses: other nodes learn this one's when it dials them");
+        Vec::new()
+    });
+    let gossip_config = gossip::Config { name, endpoints: announced.clone() };
     let id = identity.node();
     let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
         |error| {
@@ -125,7 +140,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
     let (commands, work) = mpsc::channel(COMMAND_COUNT_MAX);
-    let engine = tokio::spawn(engine.run(inbox, work));
+    let (stop, stopped) = oneshot::channel();
+    let engine = tokio::spawn(engine.run(inbox, work, stopped));
 
     let node = Arc::new(Node {
         id,
@@ -135,21 +151,30 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         data: data.clone(),
         facts,
         membership: watched,
-        attachments: Attachments::new(state, callers),
+        attachments: Arc::new(Attachments::new(state, callers, remembered)),
         commands,
     });
-    verbs::adopt(&node, remembered).await;
+    verbs::adopt(&node).await;
     let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
-        cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
+        cannot_start(verbs::status_of_socket(&error), verbs::with_causes(&error), hint)
     })?;
     let mut terminated =
         signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let mut interrupted =
         signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let events = data.take_events().expect("nobody has asked before");
+    let heeding = tokio::spawn({
+        let node = node.clone();
+        async move { verbs::heed(&node, events).await }
+    });
     let sweeping = tokio::spawn({
         let node = node.clone();
-        async move { verbs::detach_gone(&node).await }
+        async move { verbs::sweep(&node).await }
+    });
+    let following = tokio::spawn({
+        let (node, listen) = (node.clone(), config.listen);
+        async move { addresses::follow(&node, listen, announced).await }
     });
     let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
     let serving = tokio::spawn(control::serve(listener, node.clone()));
@@ -157,18 +182,29 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
-    }
+    let result = tokio::select! {
+        _ = terminated.recv() => Ok(()),
+        _ = interrupted.recv() => Ok(()),
+        _ = heeding => Err(Failure::new(
+            ExitStatus::Failure,
+            "the node cannot go on",
+            "its data plane has failed",
+            "start it again: containers keep their interfaces; the log tells more",
+        )),
+    };
     tracing::info!("stopping; containers keep their interfaces for the next start");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    sweeping.abort();
-    serving.abort();
+    // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    engine.abort();
+    for task in [serving, sweeping, following] {
+        task.abort();
+    }
+    let _ = stop.send(());
+    if tokio::time::timeout(STOP_TIMEOUT, engine).await.is_err() {
+        tracing::warn!("the peers were not all told goodbye");
+    }
     data.shutdown().await;
-    Ok(())
+    result
 }
 
 fn start_data_plane(
@@ -177,34 +213,18 @@ fn start_data_plane(
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
 ) -> Result<(DataHandle, Arc<QuicSocket>, Facts), Failure> {
-    let mut resolver = dns::Resolver::new();
-    let answer = move |attachment, query: &[u8], out: &mut Vec<u8>| {
-        let callers = callers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(caller) = callers.get(&attachment) else { return false };
-        let outcome = resolver.answer(&membership.borrow(), caller, query, dns::Transport::Udp, out);
-        !matches!(outcome, dns::Outcome::Dropped(_))
-    };
-    let config = DataConfig { socket: udp, resolver: Box::new(answer), seed: random::seed(), node };
-    DataPlane::spawn(config).map_err(|error| {
+    let (resolver, outside) = resolver::new(membership, callers, random::Os.next_u64());
+    let config = DataConfig { socket: udp, resolver: Box::new(resolver), seed: random::seed(), node };
+    let (data, quic, facts) = DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")
-    })
+    })?;
+    let waking = data.clone();
+    tokio::spawn(forward::run(outside, Upstreams::of(HOST_RESOLV_CONF), move || waking.wake()));
+    Ok((data, quic, facts))
 }
 
 /// The name that the settings give, else the host's, else one that says nothing.
 fn node_name(config: &Config) -> Label {
     let host = || rustix::system::uname().nodename().to_str().ok()?.split('.').next()?.parse().ok();
     config.name.clone().or_else(host).unwrap_or_else(|| "node".parse().expect("a label"))
-}
-
-/// Where other nodes can reach this one: the address it was told to listen on, else all of the host's.
-fn endpoints(listen: SocketAddr, port: u16) -> Vec<SocketAddr> {
-    if !listen.ip().is_unspecified() {
-        return vec![SocketAddr::new(listen.ip(), port)];
-    }
-    let addresses = interfaces::host_addresses().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list the host's addresses: other nodes learn this one's when it dials them");
-        Vec::new()
-    });
-    let fits = |ip: &IpAddr| listen.is_ipv6() || ip.is_ipv4();
-    addresses.into_iter().filter(fits).map(|ip| SocketAddr::new(ip, port)).collect()
 }

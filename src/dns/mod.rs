@@ -6,8 +6,12 @@
 //! never its source address. A caller sees its own network only: a name of another one gets the answer of a name that
 //! never existed.
 //!
-//! This room opens no socket and reads no clock, and no bytes make it panic. hickory-proto is named here alone.
+//! Any other name is a [`Foreign`] question: whoever has sockets asks an upstream, what it [`Found`] goes into the [`Cache`].
+//!
+//! This room opens no socket and reads no clock, and no bytes make it panic.
 
+mod cache;
+mod foreign;
 mod names;
 mod reply;
 mod request;
@@ -28,6 +32,8 @@ use reply::{Rdata, Reply};
 use request::Request;
 use rotation::Rotation;
 
+pub use cache::Cache;
+pub use foreign::{Foreign, ForeignKey, Found, Unfit};
 pub use names::{PRIVATE_ZONE, domain_names, hostname};
 
 /// Who asks: the attachment that the query came in on.
@@ -54,8 +60,8 @@ pub enum Transport {
 pub enum Outcome {
     /// `out` holds the answer.
     Answered,
-    /// The name is not private, and the caller's network may ask outside. `out` holds a refusal, for a node that
-    /// forwards nothing.
+    /// The name is not private, and the caller's network may ask outside: see [`Foreign`]. `out` holds a refusal, for a node
+    /// that forwards nothing.
     Forward,
     /// Nothing is to be sent; `out` is empty.
     Dropped(DropReason),

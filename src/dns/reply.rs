@@ -14,11 +14,11 @@ use super::request::Request;
 /// Every private record's time to live in seconds.
 pub(super) const TTL: u32 = 30;
 /// What we offer and the most we send by UDP: it passes every path without fragments (DNS flag day 2020).
-const EDNS_PAYLOAD_MAX: u16 = 1232;
+pub(super) const EDNS_PAYLOAD_MAX: u16 = 1232;
 /// The most without EDNS (RFC 1035 §2.3.4).
 const PLAIN_PAYLOAD_MAX: u16 = 512;
 /// An OPT record without options.
-const OPT_LEN: u16 = 11;
+pub(super) const OPT_LEN: u16 = 11;
 /// A compression pointer to the name behind the header, the question's (RFC 1035 §4.1.4).
 const QUESTION_NAME: u16 = 0xc00c;
 
@@ -37,6 +37,15 @@ pub(super) fn pointer(name: &str) -> Option<Rdata> {
 /// What a name that owns records says to ANY (RFC 8482 §4.2).
 pub(super) fn any() -> Rdata {
     Rdata(RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())))
+}
+
+/// The most bytes that an answer to `request` may have.
+pub(super) fn payload_max(request: &Request, transport: Transport) -> u16 {
+    match (transport, &request.edns) {
+        (Transport::Tcp, _) => u16::MAX,
+        (Transport::Udp, None) => PLAIN_PAYLOAD_MAX,
+        (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD_MAX, EDNS_PAYLOAD_MAX),
+    }
 }
 
 /// An answer before it is bytes.
@@ -65,11 +74,7 @@ impl Reply {
 
     /// Writes the answer to `request` into the empty `out`.
     pub(super) fn encode(&self, request: &Request, transport: Transport, out: &mut Vec<u8>) {
-        let limit = match (transport, &request.edns) {
-            (Transport::Tcp, _) => u16::MAX,
-            (Transport::Udp, None) => PLAIN_PAYLOAD_MAX,
-            (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD_MAX, EDNS_PAYLOAD_MAX),
-        };
+        let limit = payload_max(request, transport);
         if self.try_encode(request, limit, out).is_err() {
             // Not reached while a question and an SOA fit into 512 bytes; a caller gets an answer even so.
             out.clear();
@@ -122,7 +127,10 @@ impl Reply {
             edns.emit(&mut encoder)?;
             counts.additionals = 1;
         }
-        header.replace(&mut encoder, Header { metadata, counts })
+        header.replace(&mut encoder, Header { metadata, counts })?;
+        // Of a record that did not fit, the beginning is still there.
+        encoder.trim();
+        Ok(())
     }
 }
 

@@ -75,6 +75,7 @@ pub enum Done {
     NetworkCreated { id: NetworkId, vni: Vni },
     Granted,
     Ungranted,
+    Expelled,
     Invited(Invited),
     Joined(ClusterId),
     Attached(Attached),

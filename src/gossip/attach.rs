@@ -1,8 +1,9 @@
 //! Attachments of this node: their records, and waiting for an address when there is none here.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::api::{AttachSpec, Attached, Done, OperationError, OperationId};
+use super::api::{AttachSpec, Attached, Done, OperationError, OperationId, Space};
 use super::machine::Gossip;
 use super::message::SpaceAnswer;
 use super::persist::Waiter;
@@ -67,15 +68,20 @@ impl Gossip {
         if self.own_container(spec.id).is_some() {
             return Err(OperationError::AttachmentTaken(spec.id));
         }
-        let own: Vec<Container> = self
-            .authors
-            .get(&(self.me, Shard::Network(network.clone())))
-            .into_iter()
-            .flat_map(containers)
-            .filter(|c| c.app == spec.app && c.kind == spec.kind)
-            .collect();
+        let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
+        let own = own.into_iter().flat_map(OwnLog::records).filter_map(|record| match record.body() {
+            Body::Container(c) if c.app == spec.app && c.kind == spec.kind => Some((c, record.record().rev)),
+            _ => None,
+        });
+        let mut numbers: BTreeMap<u32, AttachmentId> = BTreeMap::new();
+        // Later than every container in view, so that of two with one number the one attached first keeps it.
+        let mut newest = state.container_rev();
+        for (container, rev) in own {
+            numbers.insert(container.number, container.id);
+            newest = newest.max(rev);
+        }
         let holder = |number: u32| {
-            let ahead = own.iter().find(|c| c.number == number).map(|c| c.id);
+            let ahead = numbers.get(&number).copied();
             let seen = state.view.container_numbered(spec.app.as_str(), spec.kind.as_str(), number);
             ahead.or_else(|| seen.filter(|c| c.node != self.me).map(|c| c.id))
         };
@@ -89,8 +95,6 @@ impl Gossip {
             },
             None => (1..).find(|number| holder(*number).is_none()).unwrap_or(u32::MAX),
         };
-        // Later than every container in view, so that of two with one number the one attached first keeps it.
-        let newest = own.iter().map(|c| c.rev).max().unwrap_or_default().max(state.container_rev());
         let Pick::Free(address) = self.pick_address(network, spec.space, now) else { return Ok(None) };
         let body = ContainerBody {
             id: spec.id,
@@ -111,10 +115,19 @@ impl Gossip {
 
     /// Tries the waiting attaches again.
     pub(super) fn retry_attaches(&mut self, now: Instant) {
+        let mut without: Vec<(NetworkId, Space)> = Vec::new();
         for wait in std::mem::take(&mut self.attach_waits) {
+            let place = (wait.spec.network.clone(), wait.spec.space);
+            if without.contains(&place) {
+                self.attach_waits.push(wait);
+                continue;
+            }
             match self.try_attach(&wait.spec, now) {
                 Ok(Some(attached)) => self.persister.then(Waiter::Done(wait.operation, Done::Attached(attached))),
-                Ok(None) => self.attach_waits.push(wait),
+                Ok(None) => {
+                    without.push(place);
+                    self.attach_waits.push(wait);
+                }
                 Err(error) => self.finished.push((wait.operation, Err(error))),
             }
         }
@@ -126,6 +139,9 @@ impl Gossip {
             return;
         }
         self.retry_attaches(now);
+        for (id, space) in &mut self.spaces {
+            space.waiting = self.attach_waits.iter().filter(|wait| wait.spec.network == *id).count();
+        }
         for mut wait in std::mem::take(&mut self.attach_waits) {
             match self.tend_attach_wait(&mut wait, now) {
                 Some(error) => self.finished.push((wait.operation, Err(error))),
@@ -141,7 +157,8 @@ impl Gossip {
         if wait.ask_at <= now {
             wait.ask_at = now + ASK_EVERY;
             if is_home {
-                wait.answer = Some(self.reclaim(&network, space, self.me, now));
+                let need = self.spaces.get(&network).map_or(1, |memory| memory.waiting as u32);
+                wait.answer = Some(self.reclaim(&network, space, self.me, 0, need, now));
             }
             let others: Vec<NodeId> = homes.iter().filter(|home| **home != self.me).copied().collect();
             if !others.is_empty() && !self.ask_homes(&network, space, true, now) && !is_home {

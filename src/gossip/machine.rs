@@ -21,7 +21,7 @@ use super::push::Rumours;
 use super::space::NetworkSpace;
 use super::sync::SyncState;
 use crate::membership::{
-    ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Verdicts, Verified,
+    ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Stamp, Verdicts, Verified,
 };
 use crate::model::{CONTAINERS, ClusterId, Generation, NetworkId, NetworkSecret, NodeId};
 
@@ -43,6 +43,10 @@ pub struct Gossip {
     /// What we write, ahead of `logs` until it is on disk.
     pub(super) authors: BTreeMap<(NodeId, Shard), OwnLog>,
     pub(super) pens: BTreeMap<NodeId, Pen>,
+    /// How far our logs on disk went at the start: a peer that knows more from before knows what we forgot.
+    pub(super) restored: BTreeMap<(NodeId, Shard), Stamp>,
+    /// When to say where we listen, unless our own log was compared before.
+    pub(super) announce_at: Option<Instant>,
     pub(super) networks: BTreeMap<NetworkId, NetworkState>,
     pub(super) wanted: BTreeMap<NetworkId, Wanted>,
     pub(super) secrets: BTreeMap<NetworkId, Vec<(Generation, NetworkSecret)>>,
@@ -121,6 +125,8 @@ impl Gossip {
             logs: Logs::default(),
             authors: BTreeMap::new(),
             pens: BTreeMap::new(),
+            restored: BTreeMap::new(),
+            announce_at: None,
             networks: BTreeMap::new(),
             wanted: BTreeMap::new(),
             secrets: BTreeMap::new(),

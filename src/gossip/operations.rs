@@ -10,7 +10,7 @@ use super::files::{ClusterFile, ROOT_KEY};
 use super::identity::random_key;
 use super::machine::Gossip;
 use super::store::{FileKind, Write};
-use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Signer, Ungrant};
+use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Revocation, Signer, Ungrant};
 use crate::membership::{OwnLog, Pen, Role, Shard, Verified};
 use crate::model::{Boot, ClusterId, Label, NetworkId, NodeId, Rev, Vni};
 
@@ -153,6 +153,23 @@ impl Gossip {
             }
             this.rotate_secret(network);
             Ok(Done::Ungranted)
+        })
+    }
+
+    /// Expels a node, for ever. Only signers do; a signer is expelled by the root, where its key lies.
+    pub fn expel(&mut self, node: NodeId, now: Instant) -> OperationId {
+        self.operate(now, |this| {
+            let state = this.state().ok_or(OperationError::NoCluster)?;
+            if state.name(node).is_none() {
+                return Err(OperationError::NoNode(node));
+            }
+            let author = if state.signer_number(node).is_some() { state.root } else { this.me };
+            if author == this.me && !state.is_signer(this.me) {
+                return Err(OperationError::NotSigner);
+            }
+            let (log, pen) = this.author(author, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
+            log.put(pen, &Body::Revocation(Revocation { node }), Rev(1));
+            Ok(Done::Expelled)
         })
     }
 

@@ -5,12 +5,9 @@ use std::time::{Duration, Instant};
 
 use rand_core::RngCore;
 
-use super::api::{ConnectionId, ExchangeId, Output};
-use super::exchange::Asked;
+use super::api::{ConnectionId, Output};
 use super::machine::Gossip;
-use super::message::{Hello, HelloRefusal, MESSAGE_LEN_MAX, Message, PROTOCOL, STRANGER_LEN_MAX};
-use crate::membership::body::Body;
-use crate::membership::{ClusterState, Shard, Verified};
+use super::message::{MESSAGE_LEN_MAX, STRANGER_LEN_MAX};
 use crate::model::{Boot, NetworkId, NodeId};
 
 /// How long a connection may be without an accepted Hello.
@@ -24,8 +21,6 @@ const DOUBLE_DIAL_WITHIN: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How many records told ahead of their logs are kept.
-const HEARD_COUNT_MAX: usize = 1024;
 
 pub(super) struct Peer {
     pub node: NodeId,
@@ -73,6 +68,18 @@ impl Peers {
 
     pub(super) fn get(&self, connection: ConnectionId) -> Option<&Peer> {
         self.connections.get(&connection)
+    }
+
+    /// The Hello of this connection was accepted.
+    pub(super) fn accept(&mut self, connection: ConnectionId, boot: Boot) {
+        if let Some(peer) = self.connections.get_mut(&connection) {
+            (peer.is_member, peer.boot) = (true, boot);
+        }
+    }
+
+    /// Dialling a node begins anew, without the pauses that failures brought.
+    pub(super) fn forget_dials(&mut self, node: NodeId) {
+        self.dials.remove(&node);
     }
 
     /// Notes that a network is offered on this connection; whether it was not before.
@@ -141,89 +148,9 @@ impl Gossip {
         self.settle(now);
     }
 
-    /// Says who we are; the first exchange on a connection between members.
-    pub(super) fn ask_hello(&mut self, connection: ConnectionId, now: Instant) {
-        if let Some(hello) = self.hello() {
-            self.ask(connection, &Message::Hello(hello), Asked::Hello, now);
-        }
-    }
-
-    fn hello(&mut self) -> Option<Hello> {
-        let mut nonce = [0; 16];
-        self.rng.fill_bytes(&mut nonce);
-        let belonging = self.belonging.as_ref()?;
-        Some(Hello {
-            cluster: belonging.id,
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
-            chain: belonging.chain.clone(),
-            boot: self.boot.boot,
-            nonce,
-        })
-    }
-
-    pub(super) fn handle_hello_request(
-        &mut self,
-        connection: ConnectionId,
-        exchange: ExchangeId,
-        hello: Hello,
-        now: Instant,
-    ) {
-        let Some(ours) = self.hello() else {
-            return self.reply(connection, exchange, &Message::HelloRefused(HelloRefusal::Stranger));
-        };
-        match self.accept_hello(connection, hello, now) {
-            Ok(()) => {
-                // Where this connection lost against another one, the peer finds it closed.
-                self.reply(connection, exchange, &Message::Hello(ours));
-                self.welcome(connection, now);
-            }
-            Err(refusal) => {
-                self.reply(connection, exchange, &Message::HelloRefused(refusal));
-                self.close(connection, "the Hello was refused");
-            }
-        }
-    }
-
-    pub(super) fn handle_hello_reply(&mut self, connection: ConnectionId, hello: Hello, now: Instant) {
-        match self.accept_hello(connection, hello, now) {
-            Ok(()) => self.welcome(connection, now),
-            Err(_) => self.close(connection, "the peer is no member of this cluster"),
-        }
-    }
-
-    fn accept_hello(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), HelloRefusal> {
-        let Some(node) = self.peers.get(connection).map(|peer| peer.node) else { return Err(HelloRefusal::Stranger) };
-        if self.cluster() != Some(hello.cluster) {
-            return Err(HelloRefusal::OtherCluster);
-        }
-        if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
-            return Err(HelloRefusal::Protocol);
-        }
-        if !self.state().is_some_and(|state| state.is_member(node)) && hello.chain.len() <= 4 {
-            // Certified, and its certificate has not come here yet: it brings it along.
-            let certifies = |record: &Verified| match record.body() {
-                Body::Signer(_) => true,
-                Body::NodeCert(cert) => cert.node == node,
-                _ => false,
-            };
-            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node);
-        }
-        match self.state() {
-            Some(state) if state.is_revoked(node) => return Err(HelloRefusal::Expelled),
-            Some(state) if state.is_member(node) => {}
-            _ => return Err(HelloRefusal::Stranger),
-        }
-        if let Some(peer) = self.peers.connections.get_mut(&connection) {
-            (peer.is_member, peer.boot) = (true, hello.boot);
-        }
-        self.settle_double(connection, node, now);
-        Ok(())
-    }
-
     /// Of two connections to one node the one to its newer boot stays; of a double dial the one that the lower id dialled;
     /// else the newer one, for the older may be dead without knowing.
-    fn settle_double(&mut self, new: ConnectionId, node: NodeId, now: Instant) {
+    pub(super) fn settle_double(&mut self, new: ConnectionId, node: NodeId, now: Instant) {
         let Some(old) = self.peers.by_node.insert(node, new).filter(|old| *old != new) else { return };
         let (Some(older), Some(newer)) = (self.peers.get(old), self.peers.get(new)) else { return };
         let double_dial = older.boot == newer.boot
@@ -234,64 +161,6 @@ impl Gossip {
         self.close(loser, "another connection to this node stays");
         let winner = if loser == new { old } else { new };
         self.peers.by_node.insert(node, winner);
-    }
-
-    /// A member is here: revocations first, then what we share.
-    fn welcome(&mut self, connection: ConnectionId, now: Instant) {
-        let Some(peer) = self.peers.member(connection) else { return };
-        *self.peers.dials.entry(peer).or_default() = DialState::default();
-        let revocations: Vec<Verified> = self
-            .cluster_records()
-            .into_iter()
-            .filter(|record| matches!(record.body(), Body::Revocation(_)))
-            .take(HEARD_COUNT_MAX)
-            .cloned()
-            .collect();
-        if !revocations.is_empty() {
-            self.push(connection, &Message::Revocations(revocations));
-        }
-        self.offer_all(connection, peer);
-        self.sync_with(connection, peer, now);
-    }
-
-    /// Keeps records that say who is a member until the logs that hold them are here.
-    pub(super) fn hear(&mut self, records: Vec<Verified>) {
-        let Some(belonging) = &mut self.belonging else { return };
-        let state = &belonging.state;
-        let root = state.root;
-        for record in records {
-            let origin = record.origin();
-            let counts = matches!(record.body(), Body::Revocation(_))
-                && (origin == root || state.signer_number(origin).is_some());
-            let known = belonging.heard.contains(&record);
-            if counts && !known && belonging.heard.len() < HEARD_COUNT_MAX {
-                belonging.heard.push(record);
-                self.changed.insert(Shard::Cluster);
-            }
-        }
-    }
-
-    /// Keeps a certificate chain if it makes `node` a member.
-    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId) {
-        let Some(belonging) = &self.belonging else { return };
-        let mut records = self.cluster_records();
-        records.extend(&chain);
-        let useful = ClusterState::derive(belonging.id, records.into_iter()).is_some_and(|state| state.is_member(node));
-        let Some(belonging) = self.belonging.as_mut().filter(|_| useful) else { return };
-        let logs = &self.logs;
-        // What has come in its log is kept there.
-        belonging.heard.retain(|record| {
-            logs.log(&Shard::Cluster, record.origin()).is_none_or(|log| log.record(&record.slot()) != Some(record))
-        });
-        if belonging.heard.len() + chain.len() <= HEARD_COUNT_MAX {
-            belonging.heard.extend(chain);
-            self.changed.insert(Shard::Cluster);
-        }
-        let records = self.cluster_records();
-        let state = self.cluster().and_then(|id| ClusterState::derive(id, records.into_iter()));
-        if let (Some(belonging), Some(state)) = (&mut self.belonging, state) {
-            belonging.state = state;
-        }
     }
 
     /// Ends a connection.
@@ -312,6 +181,10 @@ impl Gossip {
         if let Some(peer) = self.peers.connections.remove(&connection) {
             if self.peers.by_node.get(&peer.node) == Some(&connection) {
                 self.peers.by_node.remove(&peer.node);
+            }
+            if peer.dialled && !peer.is_member {
+                // Whoever does not take us is not asked again at once.
+                self.note_dial_failed(peer.node, peer.since);
             }
             self.sync.forget(connection);
             self.join_disconnected(peer.node);

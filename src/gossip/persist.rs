@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::api::{Done, OperationId, PersistToken};
-use super::join::Redemption;
+use super::redeem::Redemption;
 use super::store::Write;
 use crate::membership::Delta;
 

@@ -13,6 +13,9 @@ use crate::membership::body::{Body, NodeEndpoints};
 use crate::membership::{Applied, ClusterState, Membership, OwnLog, Pen, Shard, Verified};
 use crate::model::{Boot, NetworkId, NodeId, Rev};
 
+/// How long a started node waits for a peer that knows its own log before it signs where it listens.
+const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
+
 impl Gossip {
     /// A node with this key and what it stored. `wall_unix_s` decides nothing but an invite's lifetime and how long a
     /// freed address has rested; `seed` must be random, and is to be used once.
@@ -67,6 +70,7 @@ impl Gossip {
 
     /// Says where this node listens.
     pub(super) fn announce(&mut self) {
+        self.announce_at = None;
         let endpoints = self.config.endpoints.iter().copied().take(crate::membership::body::ENDPOINT_COUNT_MAX);
         let body = Body::Node(NodeEndpoints { endpoints: endpoints.collect() });
         if let Some((log, pen)) = self.own(&Shard::Cluster) {
@@ -100,6 +104,7 @@ impl Gossip {
                 self.restore_network(network, &log, now);
             }
             if let Some(restored) = self.logs.log(&shard, self.me) {
+                self.restored.insert((self.me, shard.clone()), restored.stamp());
                 self.authors.insert((self.me, shard.clone()), OwnLog::of(restored));
             }
             self.changed.insert(shard);
@@ -117,7 +122,8 @@ impl Gossip {
             self.wanted.entry(network).or_insert(Wanted { state: None, until: Some(now + Duration::from_secs(60)) });
         }
         self.refresh_all(now);
-        self.announce();
+        // What is signed from here on outranks what was signed before, so what peers remember of that is asked for first.
+        self.announce_at = Some(now + ANNOUNCE_AFTER);
         Ok(())
     }
 
@@ -145,6 +151,7 @@ impl Gossip {
         };
         let mut pen = Pen::new(key.clone(), belonging.id, Boot(0));
         pen.skip_past(log.stamp().boot);
+        self.restored.insert((root, Shard::Cluster), log.stamp());
         self.authors.insert((root, Shard::Cluster), OwnLog::of(log));
         self.pens.insert(root, pen);
         self.root_key = Some(key);

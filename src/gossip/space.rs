@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use super::api::{OperationError, Space};
 use super::exchange::Asked;
 use super::machine::Gossip;
-use super::message::{Message, SpaceAnswer};
-use crate::membership::body::{Body, Release, Share};
+use super::message::Message;
+use crate::membership::body::{Body, Release};
 use crate::membership::{Holdings, Kind, Shard, Stamp, Verified, ranges_of};
 use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
 
 /// How long a freed address rests before it is used again.
 pub const REST: Duration = Duration::from_secs(60);
-/// How long a holder's answer that it has nothing to spare is believed.
-const RECLAIM_MEMORY: Duration = Duration::from_secs(2);
 /// How often a node with less than its fair share asks for more.
 const TOP_UP_EVERY: Duration = Duration::from_secs(10);
 
@@ -28,8 +26,10 @@ pub(super) struct NetworkSpace {
     /// Addresses of ours that were freed: when each has rested enough. They stay listed for the order of reuse.
     resting: BTreeMap<Ipv4Addr, Instant>,
     /// Holders that were asked to give back: when, and how many they gave.
-    reclaims: BTreeMap<(NodeId, Space), (Instant, Option<u32>)>,
+    pub(super) reclaims: BTreeMap<(NodeId, Space), (Instant, Option<u32>)>,
     next_top_up: Option<Instant>,
+    /// How many attaches wait for an address.
+    pub(super) waiting: usize,
 }
 
 /// What a search for a free address found.
@@ -116,7 +116,7 @@ impl Gossip {
     }
 
     /// The free addresses of ours that rest no more.
-    fn rested(&self, network: &NetworkId, space: Space, now: Instant) -> Vec<Ipv4Addr> {
+    pub(super) fn rested(&self, network: &NetworkId, space: Space, now: Instant) -> Vec<Ipv4Addr> {
         let mut free = self.free(network, space);
         if let Some(memory) = self.spaces.get(network) {
             free.retain(|address| !memory.is_resting(*address, now));
@@ -131,7 +131,7 @@ impl Gossip {
     }
 
     /// What a node's part is when the space is divided evenly.
-    fn fair(&self, network: &NetworkId, space: Space) -> usize {
+    pub(super) fn fair(&self, network: &NetworkId, space: Space) -> usize {
         let granted = self.networks.get(network).map_or(1, |state| state.view.grants.len()).max(1);
         space.range().count() as usize / granted
     }
@@ -162,97 +162,19 @@ impl Gossip {
         if self.exchanges.is_asking(&asked) {
             return true;
         }
-        let held = self.free(network, space).len();
-        let count = self.fair(network, space).saturating_sub(held).max(1) as u32;
+        let held = state.holdings.counts(space.range()).get(&self.me).copied().unwrap_or(0) as usize;
+        let missing = if urgent {
+            self.spaces.get(network).map_or(1, |memory| memory.waiting)
+        } else {
+            self.fair(network, space).saturating_sub(held)
+        };
+        let count = u32::try_from(missing.max(1)).unwrap_or(u32::MAX);
         let extras = space == Space::Extras;
         for connection in &connections {
             let message = Message::AskSpace { network: network.clone(), extras, count, urgent };
             self.ask(*connection, &message, asked.clone(), now);
         }
         !connections.is_empty()
-    }
-
-    /// A grantee asks this home for addresses.
-    pub(super) fn answer_space(
-        &mut self,
-        peer: NodeId,
-        network: &NetworkId,
-        extras: bool,
-        count: u32,
-        urgent: bool,
-        now: Instant,
-    ) -> Message {
-        let space = Space::of(extras);
-        let is_home =
-            self.networks.get(network).is_some_and(|state| state.holdings.homes(space.range()).contains(&self.me));
-        if !is_home || !self.may_see(peer, &Shard::Network(network.clone())) {
-            return Message::Unknown;
-        }
-        let spare = self.rested(network, space, now);
-        // Half of what is left, so that the next who asks finds something; all that is left is one address.
-        let given = (count as usize).min(spare.len().div_ceil(2)).min(self.fair(network, space).max(1));
-        if given > 0 {
-            self.share_out(network, peer, &spare[spare.len() - given..]);
-            return Message::Space(SpaceAnswer::Given);
-        }
-        if !urgent {
-            return Message::Space(SpaceAnswer::Asked);
-        }
-        Message::Space(self.reclaim(network, space, peer, now))
-    }
-
-    /// Asks holders with addresses to spare to give some back, for `asker`.
-    pub(super) fn reclaim(&mut self, network: &NetworkId, space: Space, asker: NodeId, now: Instant) -> SpaceAnswer {
-        let Some(holdings) = self.holdings_ahead(network) else { return SpaceAnswer::Full(None) };
-        let Some(state) = self.networks.get(network) else { return SpaceAnswer::Full(None) };
-        let mut spare: BTreeMap<NodeId, u64> = holdings.counts(space.range());
-        for container in state.view.containers().filter(|c| space.range().contains(c.address)) {
-            if let Some(count) = spare.get_mut(&container.node) {
-                *count = count.saturating_sub(1);
-            }
-        }
-        spare.retain(|node, count| *count > 0 && *node != self.me && *node != asker);
-        let memory = self.spaces.entry(network.clone()).or_default();
-        memory.reclaims.retain(|_, (at, _)| now.saturating_duration_since(*at) < RECLAIM_MEMORY);
-        let reclaims = &memory.reclaims;
-        let (mut unreachable, mut waiting, mut ask) = (Vec::new(), false, Vec::new());
-        for (holder, count) in spare {
-            match (reclaims.get(&(holder, space)), self.peers.connection(holder)) {
-                (Some((_, Some(0))), _) => {}
-                (Some(_), _) => waiting = true,
-                (None, Some(connection)) => ask.push((count, holder, connection)),
-                (None, None) => unreachable.push(holder),
-            }
-        }
-        if ask.is_empty() && !waiting {
-            let own = match self.pick_address(network, space, now) {
-                Pick::None(Some(until)) => Some(until.saturating_duration_since(now).as_secs() + 1),
-                _ => None,
-            };
-            return if unreachable.is_empty() { SpaceAnswer::Full(own) } else { SpaceAnswer::Unreachable(unreachable) };
-        }
-        ask.sort_unstable_by(|a, b| b.cmp(a));
-        for (count, holder, connection) in ask.into_iter().take(3) {
-            let message = Message::Reclaim {
-                network: network.clone(),
-                extras: space == Space::Extras,
-                count: u32::try_from(count.div_ceil(2)).unwrap_or(u32::MAX),
-            };
-            self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
-            if let Some(memory) = self.spaces.get_mut(network) {
-                memory.reclaims.insert((holder, space), (now, None));
-            }
-        }
-        SpaceAnswer::Asked
-    }
-
-    pub(super) fn note_reclaimed(&mut self, network: &NetworkId, holder: NodeId, count: u32, now: Instant) {
-        let Some(memory) = self.spaces.get_mut(network) else { return };
-        for ((of, _), reclaim) in &mut memory.reclaims {
-            if *of == holder && reclaim.1.is_none() {
-                *reclaim = (now, Some(count));
-            }
-        }
     }
 
     /// A home asks for what this node can spare.
@@ -276,7 +198,7 @@ impl Gossip {
             segment.is_some_and(|segment| segment.home == peer && segment.share.is_some())
         };
         spare.retain(from_peer);
-        let given = (count as usize).min(spare.len().div_ceil(2));
+        let given = (count as usize).min(spare.len());
         let released = spare.split_off(spare.len() - given);
         self.release(network, &holdings, &released);
         Message::Reclaimed(given as u32)
@@ -297,55 +219,7 @@ impl Gossip {
         }
     }
 
-    /// Gives addresses of ours to a holder.
-    fn share_out(&mut self, network: &NetworkId, holder: NodeId, addresses: &[Ipv4Addr]) {
-        if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
-            for range in ranges_of(addresses.iter().copied()) {
-                log.put(pen, &Body::Share(Share { range, holder, home: false }), Rev(0));
-            }
-        }
-    }
-
-    /// What is due in a network whose records changed: take back what was released, forget releases that are done, give new
-    /// grantees their part.
-    pub(super) fn do_home_duties(&mut self, network: &NetworkId, now: Instant) {
-        if !self.networks.contains_key(network) {
-            return;
-        }
-        self.fold_releases(network);
-        self.forget_done_releases(network);
-        self.give_new_grantees(network, now);
-    }
-
-    fn fold_releases(&mut self, network: &NetworkId) {
-        let Some(holdings) = self.holdings_ahead(network) else { return };
-        let all = || [CONTAINERS, EXTRAS].into_iter().flat_map(|space| holdings.segments(space));
-        let released: BTreeSet<Stamp> = all()
-            .filter(|segment| segment.home == self.me && segment.holder.is_none())
-            .filter_map(|segment| segment.share)
-            .collect();
-        if released.is_empty() {
-            return;
-        }
-        let kept: Vec<(Ipv4Range, NodeId)> = all()
-            .filter(|segment| segment.home == self.me && segment.share.is_some_and(|share| released.contains(&share)))
-            .filter_map(|segment| Some((segment.range, segment.holder?)))
-            .collect();
-        let Some((log, pen)) = self.own(&Shard::Network(network.clone())) else { return };
-        let old: Vec<Vec<u8>> = log
-            .records()
-            .filter(|r| r.record().kind == Kind::SHARE && released.contains(&r.stamp()))
-            .map(|record| record.record().key.clone())
-            .collect();
-        for key in old {
-            log.remove(Kind::SHARE, &key);
-        }
-        for (range, holder) in kept {
-            log.put(pen, &Body::Share(Share { range, holder, home: false }), Rev(0));
-        }
-    }
-
-    fn forget_done_releases(&mut self, network: &NetworkId) {
+    pub(super) fn forget_done_releases(&mut self, network: &NetworkId) {
         let shard = Shard::Network(network.clone());
         let Some(own) = self.authors.get(&(self.me, shard.clone())) else { return };
         let lives = |release: &Release| {
@@ -361,19 +235,6 @@ impl Gossip {
             for key in done {
                 log.remove(Kind::RELEASE, &key);
             }
-        }
-    }
-
-    fn give_new_grantees(&mut self, network: &NetworkId, now: Instant) {
-        let Some(state) = self.networks.get(network).filter(|state| state.view.creator == self.me) else { return };
-        let Some(holdings) = self.holdings_ahead(network) else { return };
-        let counts = holdings.counts(CONTAINERS);
-        let new: Vec<NodeId> = state.view.grants.keys().filter(|node| !counts.contains_key(node)).copied().collect();
-        let fair = self.fair(network, Space::Containers);
-        for grantee in new {
-            let spare = self.rested(network, Space::Containers, now);
-            let given = fair.min((spare.len().saturating_sub(fair)).max(spare.len() / 2));
-            self.share_out(network, grantee, &spare[spare.len() - given..]);
         }
     }
 
@@ -395,17 +256,6 @@ impl Gossip {
             } else if held < fair {
                 self.ask_homes(&network, Space::Containers, false, now);
             }
-        }
-    }
-
-    /// A home asks who holds more than twice its part for what is above it.
-    fn ask_back_surplus(&mut self, network: &NetworkId, fair: u64, now: Instant) {
-        let Some(holdings) = self.holdings_ahead(network) else { return };
-        for (holder, count) in holdings.counts(CONTAINERS).into_iter().filter(|(_, count)| *count > 2 * fair) {
-            let Some(connection) = self.peers.connection(holder) else { continue };
-            let count = u32::try_from(count - fair).unwrap_or(u32::MAX);
-            let message = Message::Reclaim { network: network.clone(), extras: false, count };
-            self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
         }
     }
 }

@@ -89,6 +89,12 @@ impl Stored {
         self.files.get(name).map(|content| unframe(name, kind, content)).transpose()
     }
 
+    /// The whole content of a file.
+    #[cfg(test)]
+    pub(super) fn raw(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(|content| &content[..])
+    }
+
     /// The names that begin with `prefix`, in order.
     pub fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.files.range(prefix.to_owned()..).map(|(name, _)| name.as_str()).take_while(move |n| n.starts_with(prefix))

@@ -10,14 +10,13 @@ use rand_core::RngCore;
 
 use super::api::ConnectionId;
 use super::exchange::Asked;
-use super::machine::{Gossip, Wanted};
+use super::machine::Gossip;
 use super::message::{LogState, Message, RECORDS_LEN_MAX, ShardState};
 use super::settle::Ingested;
-use crate::membership::body::Body;
 use crate::membership::{
-    Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, NetworkState, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
+    Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
 };
-use crate::model::{NetworkId, NodeId};
+use crate::model::{NetworkId, NodeId, Vni};
 
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// One round in this many goes to a node that is known and down.
@@ -26,12 +25,6 @@ const DOWN_ROUND_EVERY: u64 = 4;
 const PULL_COUNT_MAX: usize = 256;
 /// How many shards are compared in one round.
 const SHARD_COUNT_MAX: usize = 256;
-/// How long an offered network may take to arrive.
-const WANTED_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many offered networks may be arriving.
-const WANTED_COUNT_MAX: usize = 256;
-/// How many offers wait for what they rest on.
-const EARLY_OFFER_COUNT_MAX: usize = 32;
 
 /// A log that is being pulled.
 struct Pull {
@@ -107,6 +100,23 @@ impl Gossip {
         }
     }
 
+    /// Something of this network is needed that is not here, its secret or a record: asks a node that may have it, now.
+    pub fn seek(&mut self, vni: Vni, now: Instant) {
+        let Some(network) = self.membership.network_by_vni(vni).map(|network| network.id.clone()) else { return };
+        self.seek_secret(&network, now);
+        let Some(state) = self.networks.get(&network).filter(|_| !self.exchanges.is_asking(&Asked::Sync)) else {
+            return;
+        };
+        let granted: Vec<NodeId> = self.peers.members().filter(|peer| state.is_granted(*peer)).collect();
+        if !granted.is_empty() {
+            let peer = granted[self.rng.next_u64() as usize % granted.len()];
+            if let Some(connection) = self.peers.connection(peer) {
+                self.sync_with(connection, peer, now);
+            }
+        }
+        self.settle(now);
+    }
+
     /// Compares all that is shared with one peer.
     pub(super) fn sync_with(&mut self, connection: ConnectionId, peer: NodeId, now: Instant) {
         let root = self.root(peer);
@@ -149,7 +159,7 @@ impl Gossip {
         self.sync_step(now);
     }
 
-    fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
+    pub(super) fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
         self.ask(connection, &Message::Heads(shard.clone()), Asked::Heads(shard), now);
     }
 
@@ -171,6 +181,10 @@ impl Gossip {
         let held: BTreeMap<NodeId, &LogState> = theirs.logs.iter().map(|log| (log.origin, log)).collect();
         let mut wanted: Vec<NodeId> = Vec::new();
         for log in &theirs.logs {
+            if self.forgot(shard, log.origin, log.stamp) {
+                self.pull_from(connection, shard, log.origin, None, now);
+                continue;
+            }
             let ours = self.logs.log(shard, log.origin);
             if ours.is_none_or(|ours| log.stamp >= ours.stamp() && log.head != ours.signed_head().hash()) {
                 wanted.push(log.origin);
@@ -197,15 +211,49 @@ impl Gossip {
         for origin in wanted {
             self.pull(connection, shard, origin, now);
         }
+        if *shard == Shard::Cluster && self.announce_at.is_some() && self.sync.pulls.is_empty() {
+            self.announce();
+        }
+    }
+
+    /// Whether a peer knows of something that this node signed before it started and does not remember.
+    fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
+        let Some(pen) = self.pens.get(&origin) else { return false };
+        let restored = self.restored.get(&(origin, shard.clone()));
+        theirs.boot < pen.boot() && restored.is_none_or(|restored| theirs > *restored)
+    }
+
+    /// What this node signed once and forgot, from a peer that remembers.
+    fn remember(&mut self, delta: &Delta) {
+        let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
+        let Ok((heard, _)) = Log::first(delta) else { return };
+        self.restored.insert((origin, shard.clone()), heard.stamp());
+        if let Some((log, pen)) = self.author(origin, &shard) {
+            log.adopt(pen, &heard);
+        }
+        if self.announce_at.is_some() {
+            self.announce();
+        }
     }
 
     /// Pulls a log from where ours ends.
     pub(super) fn pull(&mut self, connection: ConnectionId, shard: &Shard, origin: NodeId, now: Instant) {
+        let since = self.logs.log(shard, origin).map(Log::stamp);
+        self.pull_from(connection, shard, origin, since, now);
+    }
+
+    fn pull_from(
+        &mut self,
+        connection: ConnectionId,
+        shard: &Shard,
+        origin: NodeId,
+        since: Option<Stamp>,
+        now: Instant,
+    ) {
         let at = (shard.clone(), origin);
         if self.sync.pulls.contains_key(&at) || self.sync.pulls.len() >= PULL_COUNT_MAX {
             return;
         }
-        let since = self.logs.log(shard, origin).map(Log::stamp);
         self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: since.is_none() });
         self.ask_pull(connection, shard, origin, since, now);
     }
@@ -252,6 +300,9 @@ impl Gossip {
             return self.ask_pull(connection, &shard, origin, Some(since), now);
         }
         delta.added = pull.staged;
+        if self.forgot(&shard, origin, delta.head.stamp()) {
+            return self.remember(&delta);
+        }
         let ingested = self.ingest(&delta, Some(peer));
         if ingested == Ingested::Mismatch && !pull.whole {
             // Our state is not what the peer's increment builds on.
@@ -266,99 +317,6 @@ impl Gossip {
     pub(super) fn sync_step(&mut self, now: Instant) {
         if self.sync.pulls.is_empty() {
             self.join_synced(now);
-        }
-    }
-
-    /// Offers a network to its grantees that are connected.
-    pub(super) fn offer_to_grantees(&mut self, network: &NetworkId) {
-        let Some(state) = self.networks.get(network) else { return };
-        let grantees: Vec<ConnectionId> =
-            state.view.grants.keys().filter_map(|grantee| self.peers.connection(*grantee)).collect();
-        for connection in grantees {
-            if self.peers.note_offer(connection, network) {
-                self.offer(connection, network);
-            }
-        }
-    }
-
-    /// Offers a peer all networks that it is granted.
-    pub(super) fn offer_all(&mut self, connection: ConnectionId, peer: NodeId) {
-        let granted: Vec<NetworkId> =
-            self.networks.iter().filter(|(_, state)| state.is_granted(peer)).map(|(id, _)| id.clone()).collect();
-        for network in granted {
-            if self.peers.note_offer(connection, &network) {
-                self.offer(connection, &network);
-            }
-        }
-    }
-
-    /// Sends the network's definition and the grants that make the peer a grantee.
-    fn offer(&mut self, connection: ConnectionId, network: &NetworkId) {
-        let (Some(peer), Some(state)) = (self.peers.member(connection), self.networks.get(network)) else { return };
-        if !state.is_granted(peer) {
-            return;
-        }
-        let leads_there = |record: &&Verified| match record.body() {
-            Body::NetworkDef(_) => record.origin() == state.view.creator,
-            Body::Grant(grant) => {
-                let to_peer = grant.node == peer && state.owners.contains(&record.origin());
-                let to_owner = record.origin() == state.view.creator && state.owners.contains(&grant.node);
-                to_peer || to_owner
-            }
-            _ => false,
-        };
-        let records = self.logs.records(&Shard::Network(network.clone())).filter(leads_there).cloned().collect();
-        self.push(connection, &Message::Offer(network.clone(), records));
-    }
-
-    /// A peer says that this node is granted a network. It is believed if the records say so.
-    pub(super) fn handle_offer(
-        &mut self,
-        connection: ConnectionId,
-        network: NetworkId,
-        records: &[Verified],
-        now: Instant,
-    ) {
-        if self.networks.contains_key(&network) || self.wanted.len() >= WANTED_COUNT_MAX {
-            return;
-        }
-        let Some(cluster) = self.state() else { return };
-        let shard = Shard::Network(network.clone());
-        let of_network: Vec<&Verified> = records.iter().filter(|record| record.record().shard == shard).collect();
-        let Some(offered) = NetworkState::derive(&network, cluster, of_network.iter().copied()) else {
-            // Perhaps the creator's appointment is on its way.
-            if self.early_offers.len() < EARLY_OFFER_COUNT_MAX {
-                self.early_offers.push((connection, network, records.to_vec()));
-            }
-            return;
-        };
-        if !offered.is_granted(self.me) {
-            return;
-        }
-        let until = Some(now + WANTED_TIMEOUT);
-        self.wanted.entry(network).or_insert(Wanted { state: None, until });
-        self.ask_heads(connection, shard, now);
-    }
-
-    /// Looks again at offers that came too early.
-    pub(super) fn retry_offers(&mut self, now: Instant) {
-        for (connection, network, records) in std::mem::take(&mut self.early_offers) {
-            if self.peers.member(connection).is_some() {
-                self.handle_offer(connection, network, &records, now);
-            }
-        }
-    }
-
-    /// Gives up offered networks that never arrived.
-    pub(super) fn expire_wanted(&mut self, now: Instant) {
-        let late: Vec<NetworkId> = self
-            .wanted
-            .iter()
-            .filter(|(_, wanted)| wanted.until.is_some_and(|until| until <= now))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for network in late {
-            self.lose_network(&network);
         }
     }
 }

@@ -20,6 +20,9 @@ impl Gossip {
             self.tend_join(now);
             self.tend_attach_waits(now);
             self.sync_round(now);
+            if self.announce_at.is_some_and(|at| at <= now) {
+                self.announce();
+            }
             if self.next_seek <= now {
                 self.next_seek = now + SEEK_EVERY;
                 self.seek_secrets(now);

@@ -33,6 +33,8 @@ pub struct OwnLog {
     sealed: Option<SignedHead>,
     removed: Vec<ShortHash>,
     changed: bool,
+    /// Whether the next head follows from none that we published.
+    rebased: bool,
 }
 
 impl Pen {
@@ -69,7 +71,7 @@ impl Pen {
 impl OwnLog {
     /// A log without a record.
     pub fn new(shard: Shard) -> Self {
-        Self { shard, records: BTreeMap::new(), sealed: None, removed: Vec::new(), changed: false }
+        Self { shard, records: BTreeMap::new(), sealed: None, removed: Vec::new(), changed: false, rebased: false }
     }
 
     /// A log to be gone on with.
@@ -80,6 +82,7 @@ impl OwnLog {
             sealed: Some(log.signed_head().clone()),
             removed: Vec::new(),
             changed: false,
+            rebased: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl OwnLog {
             self.put_raw(pen, kind, key, rev, body);
         }
         self.changed = true;
+        self.rebased = true;
     }
 
     pub fn is_changed(&self) -> bool {
@@ -140,7 +144,8 @@ impl OwnLog {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let since = self.sealed.as_ref().map(SignedHead::stamp);
+        let rebased = std::mem::take(&mut self.rebased);
+        let since = self.sealed.as_ref().map(SignedHead::stamp).filter(|_| !rebased);
         let Stamp { boot, seq } = pen.next();
         let mut nonce = [0; 8];
         rng.fill_bytes(&mut nonce);
@@ -150,7 +155,10 @@ impl OwnLog {
             self.records.values().filter(|r| since.is_none_or(|since| r.stamp() > since)).cloned().collect();
         added.sort_by_key(Verified::stamp);
         self.sealed = Some(head.clone());
-        Some(Delta { head, added, rest: Rest::Removed(std::mem::take(&mut self.removed)) })
+        let removed = std::mem::take(&mut self.removed);
+        let live = || added.iter().map(|record| record.hash().into()).collect();
+        let rest = if rebased { Rest::Live(live()) } else { Rest::Removed(removed) };
+        Some(Delta { head, added, rest })
     }
 
     /// All of the log as `sealed` leaves it, for somebody who has nothing of it.

@@ -10,6 +10,8 @@ mod author;
 pub mod body;
 mod cluster;
 mod delta;
+#[cfg(test)]
+mod derive_tests;
 mod head;
 mod log;
 mod logs;
@@ -17,6 +19,8 @@ mod network;
 mod record;
 mod shares;
 mod signed;
+#[cfg(test)]
+mod testing;
 mod view;
 
 pub use author::{OwnLog, Pen};

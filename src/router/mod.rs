@@ -93,8 +93,8 @@ pub enum Output<'a> {
     Wire { to: SocketAddr, batch: Batch<'a> },
     /// Write this packet to the attachment's device.
     Device { attachment: AttachmentId, packet: Gather<'a> },
-    /// A container sent this IPv4 packet, a whole UDP datagram, to the resolver's port 53. The answer goes to
-    /// [`Router::handle_local`].
+    /// A container sent this IPv4 packet, a whole UDP datagram or TCP segment, to the resolver's port 53. What answers it
+    /// goes to [`Router::handle_local`].
     Resolver { attachment: AttachmentId, packet: &'a [u8] },
     /// Something the control plane may want to know.
     Event(Event),

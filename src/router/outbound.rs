@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::membership::Network;
 use crate::model::{AttachmentId, CONTAINER_PREFIX, CONTAINERS, EXTRAS, RESOLVER};
 use crate::packet::{
-    FRAME_HEADER_LEN, ICMP_ERROR_LEN_MAX, Ipv4Error, Offload, Superpacket, UdpView, Unreachable, write_unreachable,
+    FRAME_HEADER_LEN, ICMP_ERROR_LEN_MAX, Ipv4Error, Offload, Protocol, Superpacket, UdpView, Unreachable,
+    write_unreachable,
 };
 
 use super::attachment::{AttachmentSlot, Queued, Remote, Route};
@@ -77,26 +78,33 @@ impl Router {
         }
     }
 
-    /// To the resolver: whole UDP datagrams for its port only.
+    /// To the resolver: whole UDP datagrams and TCP segments for its port only.
     fn for_resolver(
         &mut self,
         now: Instant,
         slot: AttachmentSlot,
         packet: &mut Superpacket<'_>,
     ) -> Result<(), DropReason> {
-        let id = self.attachments[slot].id;
         let whole = packet.offload().gso == Offload::NONE.gso;
-        let query = packet.view().ok().filter(|view| {
-            whole && UdpView::parse(view).is_some_and(|datagram| datagram.destination.port() == DNS_PORT)
+        let asks = packet.view().is_ok_and(|view| match view.protocol() {
+            Protocol::Udp => {
+                whole && UdpView::parse(&view).is_some_and(|datagram| datagram.destination.port() == DNS_PORT)
+            }
+            Protocol::Tcp => !view.is_fragment() && view.payload().get(2..4) == Some(&DNS_PORT.to_be_bytes()),
+            _ => false,
         });
-        match query {
-            Some(view) if self.out.push_resolver(id, view.packet()) => Ok(()),
-            Some(_) => Err(DropReason::OutboxFull),
-            None => {
-                self.refuse(now, slot, packet, Unreachable::Port);
-                Err(DropReason::NoService)
+        if !asks {
+            self.refuse(now, slot, packet, Unreachable::Port);
+            return Err(DropReason::NoService);
+        }
+        let id = self.attachments[slot].id;
+        let mut segments = packet.segments().map_err(|_| DropReason::UnsupportedOffload)?;
+        while let Some(segment) = segments.next() {
+            if !self.out.push_resolver(id, segment) {
+                return Err(DropReason::OutboxFull);
             }
         }
+        Ok(())
     }
 
     /// To another container of this node: no cipher, no copy, and the kernel's undone work stays undone where it can.

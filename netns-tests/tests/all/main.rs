@@ -1,6 +1,8 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod dns_protocol;
+mod forwarding;
 mod isolation;
 mod names;
 mod reach;

@@ -87,7 +87,6 @@ fn what_is_not_there_is_said_as_dns_says_it() {
         ensure!(status(&format!("shop.demo.{ZONE}"), "AAAA")? == "NOERROR");
         ensure!(status(&format!("demo.{ZONE}"), "A")? == "NOERROR");
         ensure!(status(&format!("absent.demo.{ZONE}"), "A")? == "NXDOMAIN");
-        ensure!(status("example.com", "A")? == "REFUSED");
         let reverse = asker.exec(&["dig", "+short", "-x", asker.address()])?.ok()?.stdout;
         ensure!(reverse.trim_end() == format!("{}.", asker.hostname()), "{reverse}");
         Ok(())

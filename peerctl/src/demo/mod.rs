@@ -51,7 +51,7 @@ pub fn run(demo: &Demo, json: bool, paint: Paint) -> Result<u8, Failure> {
     command.push(format!("--color={}", if paint.is_on() { "always" } else { "never" }).into());
     command.extend(demo.keep.then(|| "--keep".into()));
     command.extend(json.then(|| "--json".into()));
-    let enclosure = Enclosure::spawn(&command, UserNamespace::New).map_err(|error| {
+    let enclosure = Enclosure::spawn(&command, UserNamespace::needed()).map_err(|error| {
         let status =
             if matches!(error, EncloseError::Unshare(_)) { ExitStatus::Permission } else { ExitStatus::Failure };
         let hint = error.advice().unwrap_or("run it as root").to_owned();

@@ -48,10 +48,10 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
         })
     });
     // The node would notice by itself within a second or two; told, it knows at once.
-    if let Err(failure) = session.client.ask(&Request::Detach { target: attached.id }) {
-        if failure.status != ExitStatus::NotFound {
-            session.narrate(&failure.to_string());
-        }
+    if let Err(failure) = session.client.ask(&Request::Detach { target: attached.id })
+        && failure.status != ExitStatus::NotFound
+    {
+        session.narrate(&failure.to_string());
     }
     Ok(u8::try_from(code?).unwrap_or(u8::MAX))
 }

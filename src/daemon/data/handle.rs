@@ -102,6 +102,11 @@ impl DataHandle {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Has the resolver look for answers that came from outside.
+    pub fn wake(&self) {
+        self.shared.tell(|_| {});
+    }
+
     /// A new view of the cluster; of several the last counts.
     pub fn set_membership(&self, membership: Arc<Membership>) {
         self.shared.tell(|told| told.membership = Some(membership));

@@ -19,6 +19,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -32,14 +33,27 @@ pub use handle::{DataError, DataHandle};
 /// Events that may wait for the control plane; what is beyond is lost, and would come again.
 const EVENTS_MAX: usize = 64;
 
-/// Answers a container's query: `true` if `out` holds an answer.
-pub type Resolver = Box<dyn FnMut(AttachmentId, &[u8], &mut Vec<u8>) -> bool + Send>;
+/// Packets for containers.
+pub type Replies = Vec<(AttachmentId, Vec<u8>)>;
+
+/// What stands at the resolver's address. It is called in place, so it never waits.
+pub trait Resolver: Send {
+    /// A container sent a UDP datagram or a TCP segment to the DNS port.
+    fn handle_packet(&mut self, from: AttachmentId, packet: &[u8], replies: &mut Replies);
+    /// Somebody said [`DataHandle::wake`].
+    fn handle_wake(&mut self, replies: &mut Replies);
+    /// What [`Self::next_timeout`] said has come.
+    fn handle_timeout(&mut self, now: Instant, replies: &mut Replies);
+    fn next_timeout(&self) -> Option<Instant>;
+    /// An attachment is gone.
+    fn forget(&mut self, attachment: AttachmentId);
+}
 
 /// What the data plane starts with.
 pub struct DataConfig {
     /// The node's one UDP socket.
     pub socket: UdpSocket,
-    pub resolver: Resolver,
+    pub resolver: Box<dyn Resolver>,
     /// Decides indices and jitter.
     pub seed: [u8; 32],
     /// This node: no tunnel leads to itself.

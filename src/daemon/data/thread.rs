@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +13,10 @@ use tokio::sync::mpsc;
 use super::backlog::{Backlog, Read};
 use super::devices::Devices;
 use super::handle::{Call, Shared};
-use super::{Attachment, DataError, DataEvent, DataStats, Device, Resolver};
+use super::{Attachment, DataError, DataEvent, DataStats, Device, Replies, Resolver};
 use crate::daemon::quic_socket::{QuicDatagrams, QuicSender};
 use crate::model::{AttachmentId, NodeId};
-use crate::packet::{Class, Ipv4View, UDP_HEADERS_LEN, UdpView, runs, write_udp};
+use crate::packet::{Class, runs};
 use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Output, Router};
 use crate::sys::clock;
 use crate::sys::tun_io::{Gone, TunDevice};
@@ -36,7 +35,7 @@ const BURST_BYTES_PER_PACKET: usize = 1024;
 /// What the thread is made of.
 pub(super) struct Parts {
     pub(super) socket: Arc<UdpSocket>,
-    pub(super) resolver: Resolver,
+    pub(super) resolver: Box<dyn Resolver>,
     pub(super) seed: [u8; 32],
     pub(super) node: NodeId,
     pub(super) quic: QuicSender,
@@ -55,8 +54,8 @@ struct DataThread {
     backlog: Backlog,
     devices: Devices,
     router: Router,
-    resolver: Resolver,
-    replies: Vec<(AttachmentId, Vec<u8>)>,
+    resolver: Box<dyn Resolver>,
+    replies: Replies,
     quic: QuicSender,
     events: mpsc::Sender<DataEvent>,
     stopping: bool,
@@ -131,6 +130,7 @@ impl DataThread {
             let now = clock::now();
             if told {
                 self.hear(now);
+                self.resolver.handle_wake(&mut self.replies);
             }
             if self.socket_ready {
                 self.receive(now);
@@ -141,6 +141,9 @@ impl DataThread {
             self.route_backlog(now);
             if self.router.next_timeout().is_some_and(|at| at <= now) {
                 self.router.handle_timeout(now);
+            }
+            if self.resolver.next_timeout().is_some_and(|at| at <= now) {
+                self.resolver.handle_timeout(now, &mut self.replies);
             }
             self.drain();
             if let Err(error) = self.watch_socket() {
@@ -168,7 +171,8 @@ impl DataThread {
             return Some(Duration::ZERO);
         }
         // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
-        let wait = self.router.next_timeout()?.saturating_duration_since(clock::now());
+        let next = self.router.next_timeout().into_iter().chain(self.resolver.next_timeout()).min();
+        let wait = next?.saturating_duration_since(clock::now());
         Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
     }
 
@@ -196,7 +200,7 @@ impl DataThread {
                     &mut self.router,
                     &self.socket,
                     &self.devices,
-                    &mut self.resolver,
+                    self.resolver.as_mut(),
                     &mut self.replies,
                     &self.events,
                 );
@@ -247,7 +251,7 @@ impl DataThread {
     }
 
     fn drain(&mut self) {
-        drain(&mut self.router, &self.socket, &self.devices, &mut self.resolver, &mut self.replies, &self.events);
+        drain(&mut self.router, &self.socket, &self.devices, self.resolver.as_mut(), &mut self.replies, &self.events);
     }
 
     /// Does what the thread was told since the last time.
@@ -270,6 +274,7 @@ impl DataThread {
                 }
                 Call::Detach(id, answer) => {
                     self.router.detach(now, id);
+                    self.resolver.forget(id);
                     if let Err(Some(fd)) = answer.send(self.devices.remove(self.poll.registry(), id)) {
                         close_elsewhere(fd);
                     }
@@ -319,8 +324,8 @@ fn drain(
     router: &mut Router,
     socket: &UdpSocket,
     devices: &Devices,
-    resolver: &mut Resolver,
-    replies: &mut Vec<(AttachmentId, Vec<u8>)>,
+    resolver: &mut dyn Resolver,
+    replies: &mut Replies,
     events: &mpsc::Sender<DataEvent>,
 ) {
     loop {
@@ -338,7 +343,7 @@ fn drain(
                     unwritten += u64::from(!written);
                 }
                 Output::Resolver { attachment, packet } => {
-                    replies.extend(resolve(resolver, attachment, packet).map(|reply| (attachment, reply)));
+                    resolver.handle_packet(attachment, packet, replies);
                 }
                 Output::Event(event) => {
                     let event = match event {
@@ -360,20 +365,6 @@ fn drain(
             router.handle_local(attachment, &packet);
         }
     }
-}
-
-/// The packet that answers a query, if it has an answer.
-fn resolve(resolver: &mut Resolver, attachment: AttachmentId, packet: &[u8]) -> Option<Vec<u8>> {
-    let view = Ipv4View::parse(packet).ok()?;
-    let query = UdpView::parse(&view)?;
-    let mut answer = Vec::new();
-    if !resolver(attachment, query.payload, &mut answer) {
-        return None;
-    }
-    let (from, to): (SocketAddrV4, SocketAddrV4) = (query.destination, query.source);
-    let mut reply = vec![0; UDP_HEADERS_LEN + answer.len()];
-    write_udp(&mut reply, from, to, &answer)?;
-    Some(reply)
 }
 
 /// Closes a device where 17 ms hold up nobody.

@@ -61,6 +61,13 @@ fn over_udp_what_does_not_fit_is_cut_at_a_whole_record() {
         assert!(out.len() <= limit && out.len() + 16 > limit, "{} of {limit}", out.len());
         let answer = Message::from_vec(&out).expect("whole records");
         assert!(answer.truncation);
+        let question_len = 12 + name.len() + 1 + 4;
+        let opt_len = if query.edns.is_some() { 11 } else { 0 };
+        assert_eq!(
+            out.len(),
+            question_len + 16 * answer.answers.len() + opt_len,
+            "something stands behind the last record"
+        );
         assert_eq!(answer.edns.as_ref().map(Edns::max_payload), query.edns.map(|_| 1232));
     }
 }

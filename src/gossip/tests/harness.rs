@@ -53,6 +53,8 @@ pub struct Sim {
     next_connection: u64,
     cut: BTreeSet<(usize, usize)>,
     boots: Vec<u64>,
+    /// How often any node dialled another.
+    pub dials: u64,
     /// Losses in a thousand, of pushes only: streams repeat what is lost.
     pub push_loss: u32,
 }
@@ -72,6 +74,7 @@ impl Sim {
             next_connection: 0,
             cut: BTreeSet::new(),
             boots: Vec::new(),
+            dials: 0,
             push_loss: 0,
         }
     }
@@ -235,6 +238,28 @@ impl Sim {
         }
     }
 
+    /// Attaches many at once.
+    pub fn attach_many(
+        &mut self,
+        at: usize,
+        network: &NetworkId,
+        count: usize,
+    ) -> Vec<Result<Attached, OperationError>> {
+        let operations: Vec<OperationId> = (0..count)
+            .map(|_| {
+                let spec = self.spec(network);
+                self.on(at, |m, now| m.attach(spec, now))
+            })
+            .collect();
+        operations
+            .into_iter()
+            .map(|operation| match self.wait(at, operation)? {
+                Done::Attached(attached) => Ok(attached),
+                _ => panic!("not an attachment"),
+            })
+            .collect()
+    }
+
     /// Runs until an operation is done; 30 s at most.
     pub fn wait(&mut self, at: usize, operation: OperationId) -> Result<Done, OperationError> {
         let deadline = self.now + Duration::from_secs(30);
@@ -245,6 +270,40 @@ impl Sim {
             self.step();
         }
         panic!("operation {operation:?} of node {at} did not end");
+    }
+
+    /// The machine of a single node that is in no cluster.
+    pub fn with_one(mut self) -> Gossip {
+        let at = self.add("one");
+        self.nodes[at].machine.take().expect("it runs")
+    }
+
+    /// Puts the node's key on an otherwise empty disk.
+    pub fn keep_key(&mut self, at: usize) {
+        let key = self.nodes[at].identity.key().to_bytes();
+        self.nodes[at].disk.apply(&Write::new(identity::NODE_KEY, store::FileKind::NodeKey, &key));
+    }
+
+    /// A connection that nobody's machine asked for.
+    pub fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        self.connections.insert(connection, (from, to));
+        self.schedule(LATENCY, Event::Connected { node: to, peer: from, connection, dialled: false });
+        self.schedule(2 * LATENCY, Event::Connected { node: from, peer: to, connection, dialled: true });
+        connection
+    }
+
+    /// A connection between the two.
+    pub fn connection(&self, a: usize, b: usize) -> Option<ConnectionId> {
+        self.connections
+            .iter()
+            .find(|(_, ends)| **ends == (a, b) || **ends == (b, a))
+            .map(|(connection, _)| *connection)
+    }
+
+    pub fn connection_count(&self, a: usize, b: usize) -> usize {
+        self.connections.values().filter(|ends| **ends == (a, b) || **ends == (b, a)).count()
     }
 
     /// Runs until `holds`, `within` at most; how long it took.
@@ -345,6 +404,7 @@ impl Sim {
                 }
             }
             Event::Closed { node, connection } => {
+                self.connections.remove(&connection);
                 if self.nodes[node].machine.is_some() {
                     self.on(node, |m, now| m.handle_disconnected(connection, now));
                 }
@@ -414,6 +474,7 @@ impl Sim {
             }
             Output::Dial { node, endpoints } => {
                 assert!(!endpoints.is_empty());
+                self.dials += 1;
                 let peer = self.index(node).filter(|peer| {
                     let cut = self.cut.contains(&(at.min(*peer), at.max(*peer)));
                     let listens = self.nodes[*peer].config.endpoints.iter().any(|e| endpoints.contains(e));

@@ -1,5 +1,8 @@
 //! Whole clusters in one thread and virtual time.
 
+mod addresses;
 mod harness;
 mod joining;
 mod networks;
+mod storage;
+mod wire;

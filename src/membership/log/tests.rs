@@ -1,1 +1,246 @@
+use proptest::prelude::*;
+use rand_core::SeedableRng;
 
+use super::*;
+use crate::membership::body::{Body, Grant, NetworkDef, Revocation};
+use crate::membership::testing::{Fixture, key, node};
+use crate::membership::{Logs, OwnLog, Pen, Record, Role, Shard, Verdicts, Verifier};
+use crate::model::{Boot, ClusterId, Rev, Seq, Vni};
+
+fn rng(seed: u64) -> rand_chacha::ChaCha20Rng {
+    rand_chacha::ChaCha20Rng::seed_from_u64(seed)
+}
+
+fn pen(boot: u64) -> Pen {
+    Pen::new(key(1), ClusterId([9; 32]), Boot(boot))
+}
+
+fn shard() -> Shard {
+    Shard::Network("pn-a".parse().expect("an id"))
+}
+
+fn grant(to: u8) -> Body {
+    Body::Grant(Grant { node: node(to), role: Role::Host })
+}
+
+/// The deltas of a log that says and unsays what `edits` ask for, a head after each.
+fn history(edits: &[(u8, bool)]) -> Vec<Delta> {
+    let (mut pen, mut log, mut rng) = (pen(1), OwnLog::new(shard()), rng(1));
+    let deltas = edits.iter().filter_map(|(to, say)| {
+        if *say {
+            log.put(&mut pen, &grant(*to), Rev(1));
+        } else {
+            log.remove(Kind::GRANT, &node(*to).0);
+        }
+        log.seal(&mut pen, &mut rng)
+    });
+    deltas.collect()
+}
+
+/// Applies deltas, pulling the whole from `source` where an increment does not fit, as a node does.
+fn catch_up(deltas: &[&Delta], source: &Logs) -> Logs {
+    let mut logs = Logs::default();
+    for delta in deltas {
+        if logs.apply(delta) == Err(ApplyError::Mismatch) {
+            let since = logs.log(&shard(), node(1)).map(Log::stamp);
+            let pulled = source.log(&shard(), node(1)).expect("the source has it").delta_since(since, usize::MAX);
+            logs.apply(&pulled).expect("a pull fits");
+        }
+    }
+    logs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn deltas_in_any_order_and_number_lead_to_the_newest_head(
+        edits in prop::collection::vec((2u8..10, any::<bool>()), 1..12),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let deltas = history(&edits);
+        prop_assume!(!deltas.is_empty());
+        let mut source = Logs::default();
+        for delta in &deltas {
+            source.apply(delta).expect("in order they fit");
+        }
+        let mut shuffled: Vec<&Delta> = order.iter().map(|at| at.get(&deltas)).collect();
+        shuffled.push(deltas.last().expect("not empty"));
+        let (once, again) = (catch_up(&shuffled, &source), {
+            shuffled.reverse();
+            catch_up(&shuffled, &source)
+        });
+        let newest = source.digest(&shard());
+        prop_assert_eq!(once.digest(&shard()), newest);
+        prop_assert_eq!(again.digest(&shard()), newest);
+        prop_assert_eq!(once.equivocations().len(), 0);
+        // Everything once more changes nothing.
+        let mut idempotent = once;
+        for delta in &deltas {
+            prop_assert_eq!(idempotent.apply(delta), Ok(Applied::Known));
+        }
+        prop_assert_eq!(idempotent.digest(&shard()), newest);
+    }
+
+    #[test]
+    fn a_log_in_parts_is_the_log(edits in prop::collection::vec((2u8..60, Just(true)), 1..60), len_max in 1usize..2000) {
+        let deltas = history(&edits);
+        let mut source = Logs::default();
+        for delta in &deltas {
+            source.apply(delta).expect("in order they fit");
+        }
+        let log = source.log(&shard(), node(1)).expect("it is there");
+        let (mut staged, mut since) = (Vec::new(), None);
+        let mut delta = loop {
+            let mut part = log.delta_since(since, len_max);
+            since = part.added.last().map(Verified::stamp);
+            staged.append(&mut part.added);
+            if part.rest != Rest::More {
+                break part;
+            }
+        };
+        delta.added = staged;
+        let mut target = Logs::default();
+        target.apply(&delta).expect("the parts add up");
+        prop_assert_eq!(target.digest(&shard()), source.digest(&shard()));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_deltas_panic(noise in prop::collection::vec(any::<u8>(), 0..600), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+        let mut verifier = Verifier::new(ClusterId([9; 32]), Verdicts::default());
+        let _ = minicbor::decode_with::<_, Delta>(&noise, &mut verifier);
+        let delta = history(&[(2, true), (3, true), (2, false)]).pop().expect("a delta");
+        let good = {
+            let mut bytes = Vec::new();
+            minicbor::encode_with(&delta, &mut bytes, &mut verifier).expect("encodes");
+            bytes
+        };
+        prop_assert_eq!(minicbor::decode_with::<_, Delta>(&good, &mut verifier).ok(), Some(delta.clone()));
+        let mut bad = good.clone();
+        for (at, value) in &flips {
+            *at.get_mut(&mut bad) ^= value;
+        }
+        if let Ok(read) = minicbor::decode_with::<_, Delta>(&bad, &mut verifier) {
+            // What still reads is signed by its origin all the same, so it holds no other head.
+            prop_assert_eq!(read.head, delta.head);
+        }
+    }
+}
+
+#[test]
+fn a_delta_that_does_not_add_up_to_its_head_changes_nothing() {
+    let deltas = history(&[(2, true), (3, true), (4, true)]);
+    let mut logs = Logs::default();
+    logs.apply(&deltas[0]).expect("the first fits");
+    let before = logs.digest(&shard());
+    assert_eq!(logs.apply(&deltas[2]), Err(ApplyError::Mismatch));
+    assert_eq!(logs.digest(&shard()), before);
+}
+
+#[test]
+fn a_record_of_another_origin_shard_or_later_than_its_head_is_refused() {
+    let delta = history(&[(2, true)]).remove(0);
+    let mut elsewhere = OwnLog::new(Shard::Network("pn-b".parse().expect("an id")));
+    let mut mallory = Pen::new(key(5), ClusterId([9; 32]), Boot(1));
+    let wrong_shard = elsewhere.put(&mut pen(1), &grant(2), Rev(1));
+    let wrong_origin = OwnLog::new(shard()).put(&mut mallory, &grant(2), Rev(1));
+    let late = OwnLog::new(shard()).put(&mut pen(7), &grant(2), Rev(1));
+    for (record, error) in
+        [(wrong_shard, ApplyError::WrongLog), (wrong_origin, ApplyError::WrongLog), (late, ApplyError::Order)]
+    {
+        let forged = Delta { added: vec![record], ..delta.clone() };
+        assert_eq!(Logs::default().apply(&forged), Err(error));
+    }
+}
+
+#[test]
+fn of_two_heads_with_one_stamp_the_lower_hash_holds_in_any_order_and_both_are_kept() {
+    let fork = |seed| {
+        let (mut pen, mut log) = (pen(1), OwnLog::new(shard()));
+        log.put(&mut pen, &grant(2), Rev(1));
+        log.seal(&mut pen, &mut rng(seed)).expect("it changed")
+    };
+    let (one, other) = (fork(1), fork(2));
+    assert_eq!(one.head.stamp(), other.head.stamp());
+    let lower = one.head.hash().min(other.head.hash());
+    for order in [[&one, &other], [&other, &one]] {
+        let mut logs = Logs::default();
+        for delta in order {
+            logs.apply(delta).expect("both are sound");
+        }
+        assert_eq!(logs.log(&shard(), node(1)).map(|log| log.signed_head().hash()), Some(lower));
+        assert_eq!(logs.equivocations().len(), 1);
+    }
+}
+
+#[test]
+fn two_records_with_one_stamp_are_kept_as_proof() {
+    let (mut pen_a, mut pen_b, mut rng) = (pen(1), pen(1), rng(1));
+    let (mut a, mut b) = (OwnLog::new(shard()), OwnLog::new(shard()));
+    a.put(&mut pen_a, &grant(2), Rev(1));
+    b.put(&mut pen_b, &Body::Grant(Grant { node: node(2), role: Role::Owner }), Rev(1));
+    let first = a.seal(&mut pen_a, &mut rng).expect("changed");
+    b.put(&mut pen_b, &grant(3), Rev(1));
+    let second = b.seal(&mut pen_b, &mut rng).expect("changed");
+    let mut logs = Logs::default();
+    logs.apply(&first).expect("sound");
+    logs.apply(&second).expect("sound");
+    assert!(matches!(logs.equivocations().next(), Some((_, Equivocation::Records(_)))));
+}
+
+#[test]
+fn a_revocation_never_leaves_a_log() {
+    let (mut pen, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(Shard::Cluster);
+    log.put(&mut pen, &Body::Revocation(Revocation { node: node(4) }), Rev(1));
+    let revoked = log.seal(&mut pen, &mut rng).expect("changed");
+    log.remove(Kind::REVOCATION, &node(4).0);
+    let taken_back = log.seal(&mut pen, &mut rng).expect("changed");
+    let mut logs = Logs::default();
+    logs.apply(&revoked).expect("sound");
+    assert_eq!(logs.apply(&taken_back), Err(ApplyError::Revocation));
+}
+
+#[test]
+fn records_for_another_cluster_with_another_key_or_too_long_are_refused() {
+    let record = |body: Vec<u8>| Record {
+        shard: shard(),
+        kind: Kind(999),
+        key: Vec::new(),
+        boot: Boot(1),
+        seq: Seq(1),
+        rev: Rev(1),
+        body,
+    };
+    let here = ClusterId([9; 32]);
+    let reads = |signed: &Verified, cluster| {
+        let bytes = minicbor::to_vec(signed).expect("encodes");
+        minicbor::decode_with::<_, Verified>(&bytes, &mut Verifier::new(cluster, Verdicts::default())).is_ok()
+    };
+    let good = Verified::sign(&key(1), here, record(vec![1]));
+    assert!(reads(&good, here), "kinds that nobody knows yet are kept");
+    assert!(!reads(&good, ClusterId([8; 32])));
+    assert!(!reads(&Verified::sign(&key(1), here, record(vec![0; crate::membership::RECORD_LEN_MAX])), here));
+    let mut bytes = minicbor::to_vec(&good).expect("encodes");
+    let at = bytes.windows(32).position(|window| window == node(1).0).expect("the origin");
+    bytes[at..at + 32].copy_from_slice(&node(2).0);
+    let forged = minicbor::decode_with::<_, Verified>(&bytes, &mut Verifier::new(here, Verdicts::default()));
+    assert!(forged.is_err());
+}
+
+#[test]
+fn a_verdict_of_one_cluster_is_none_of_another() {
+    let verdicts = Verdicts::default();
+    let fixture = Fixture::new(1);
+    let mut log = OwnLog::new(shard());
+    let mut pen = Pen::new(key(1), fixture.cluster, Boot(1));
+    let def = NetworkDef { vni: Vni::of_signer(1, 0).expect("a VNI"), name: None, internal: true, nonce: [0; 16] };
+    let bytes = minicbor::to_vec(log.put(&mut pen, &Body::NetworkDef(def), Rev(1))).expect("encodes");
+    let reads = |cluster| {
+        let mut verifier = Verifier::new(cluster, verdicts.clone());
+        minicbor::decode_with::<_, Verified>(&bytes, &mut verifier).is_ok()
+    };
+    assert!(reads(fixture.cluster));
+    assert!(reads(fixture.cluster), "and remembered");
+    assert!(!reads(ClusterId([1; 32])));
+}

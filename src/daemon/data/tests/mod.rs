@@ -13,7 +13,7 @@ use tokio::net::UnixDatagram;
 use super::*;
 use crate::membership::{Container, Membership, Network, Node, State};
 use crate::model::{Boot, ClusterId, Generation, NetworkSecret, Rev};
-use crate::packet::{UDP_HEADERS_LEN, write_udp};
+use crate::packet::{Ipv4View, UDP_HEADERS_LEN, UdpView, write_udp};
 use crate::sys::udp;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,6 +38,30 @@ fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
 
 fn between(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
     udp_packet(SocketAddrV4::new(address(from), 1000), SocketAddrV4::new(address(to), 2000), payload)
+}
+
+/// A resolver that gives a datagram's payload back behind the first byte of the attachment's id.
+struct Echo;
+
+impl Resolver for Echo {
+    fn handle_packet(&mut self, from: AttachmentId, packet: &[u8], replies: &mut Replies) {
+        let view = Ipv4View::parse(packet).expect("a packet");
+        let query = UdpView::parse(&view).expect("a datagram");
+        if query.payload != b"silence" {
+            let payload = [&from.0[..1], query.payload].concat();
+            replies.push((from, udp_packet(query.destination, query.source, &payload)));
+        }
+    }
+
+    fn handle_wake(&mut self, _: &mut Replies) {}
+
+    fn handle_timeout(&mut self, _: Instant, _: &mut Replies) {}
+
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn forget(&mut self, _: AttachmentId) {}
 }
 
 /// A container's end of its device: datagrams keep their boundaries as a device's packets do.
@@ -71,11 +95,7 @@ async fn two_planes() -> [Plane; 2] {
     for last in [1u8, 2] {
         let socket = udp::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
         let at = socket.local_addr().expect("bound");
-        let resolver: Resolver = Box::new(|id, query, out| {
-            out.extend_from_slice(&[&id.0[..1], query].concat());
-            query != b"silence"
-        });
-        let config = DataConfig { socket, resolver, seed: [last; 32], node: NodeId([last; 32]) };
+        let config = DataConfig { socket, resolver: Box::new(Echo), seed: [last; 32], node: NodeId([last; 32]) };
         let (data, quic, facts) = DataPlane::spawn(config).expect("starts");
         assert!(facts.contains_key("socket buffers"));
         let (ours, theirs) = UnixDatagram::pair().expect("a pair");

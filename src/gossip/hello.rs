@@ -1,0 +1,156 @@
+//! Hello: the first exchange between members, which tells that they are.
+//!
+//! A node may be certified and unheard of: it brings its certificate along. Revocations go ahead of all else.
+
+use std::time::Instant;
+
+use rand_core::RngCore;
+
+use super::api::{ConnectionId, ExchangeId};
+use super::exchange::Asked;
+use super::machine::Gossip;
+use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
+use crate::membership::body::Body;
+use crate::membership::{ClusterState, Shard, Verified};
+use crate::model::NodeId;
+
+/// How many records told ahead of their logs are kept.
+const HEARD_COUNT_MAX: usize = 1024;
+
+impl Gossip {
+    /// Says who we are; the first exchange on a connection between members.
+    pub(super) fn ask_hello(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some(hello) = self.hello() {
+            self.ask(connection, &Message::Hello(hello), Asked::Hello, now);
+        }
+    }
+
+    fn hello(&mut self) -> Option<Hello> {
+        let mut nonce = [0; 16];
+        self.rng.fill_bytes(&mut nonce);
+        let belonging = self.belonging.as_ref()?;
+        Some(Hello {
+            cluster: belonging.id,
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            chain: belonging.chain.clone(),
+            boot: self.boot.boot,
+            nonce,
+        })
+    }
+
+    pub(super) fn handle_hello_request(
+        &mut self,
+        connection: ConnectionId,
+        exchange: ExchangeId,
+        hello: Hello,
+        now: Instant,
+    ) {
+        let Some(ours) = self.hello() else {
+            return self.reply(connection, exchange, &Message::HelloRefused(HelloRefusal::Stranger));
+        };
+        match self.accept_hello(connection, hello, now) {
+            Ok(()) => {
+                // Where this connection lost against another one, the peer finds it closed.
+                self.reply(connection, exchange, &Message::Hello(ours));
+                self.welcome(connection, now);
+            }
+            Err(refusal) => {
+                self.reply(connection, exchange, &Message::HelloRefused(refusal));
+                self.close(connection, "the Hello was refused");
+            }
+        }
+    }
+
+    pub(super) fn handle_hello_reply(&mut self, connection: ConnectionId, hello: Hello, now: Instant) {
+        match self.accept_hello(connection, hello, now) {
+            Ok(()) => self.welcome(connection, now),
+            Err(_) => self.close(connection, "the peer is no member of this cluster"),
+        }
+    }
+
+    fn accept_hello(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), HelloRefusal> {
+        let Some(node) = self.peers.get(connection).map(|peer| peer.node) else { return Err(HelloRefusal::Stranger) };
+        if self.cluster() != Some(hello.cluster) {
+            return Err(HelloRefusal::OtherCluster);
+        }
+        if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
+            return Err(HelloRefusal::Protocol);
+        }
+        if !self.state().is_some_and(|state| state.is_member(node)) && hello.chain.len() <= 4 {
+            // Certified, and its certificate has not come here yet: it brings it along.
+            let certifies = |record: &Verified| match record.body() {
+                Body::Signer(_) => true,
+                Body::NodeCert(cert) => cert.node == node,
+                _ => false,
+            };
+            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node);
+        }
+        match self.state() {
+            Some(state) if state.is_revoked(node) => return Err(HelloRefusal::Expelled),
+            Some(state) if state.is_member(node) => {}
+            _ => return Err(HelloRefusal::Stranger),
+        }
+        self.peers.accept(connection, hello.boot);
+        self.settle_double(connection, node, now);
+        Ok(())
+    }
+
+    /// A member is here: revocations first, then what we share.
+    fn welcome(&mut self, connection: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.member(connection) else { return };
+        self.peers.forget_dials(peer);
+        let revocations: Vec<Verified> = self
+            .cluster_records()
+            .into_iter()
+            .filter(|record| matches!(record.body(), Body::Revocation(_)))
+            .take(HEARD_COUNT_MAX)
+            .cloned()
+            .collect();
+        if !revocations.is_empty() {
+            self.push(connection, &Message::Revocations(revocations));
+        }
+        self.offer_all(connection, peer);
+        self.sync_with(connection, peer, now);
+    }
+
+    /// Keeps records that say who is a member until the logs that hold them are here.
+    pub(super) fn hear(&mut self, records: Vec<Verified>) {
+        let Some(belonging) = &mut self.belonging else { return };
+        let state = &belonging.state;
+        let root = state.root;
+        for record in records {
+            let origin = record.origin();
+            let counts = matches!(record.body(), Body::Revocation(_))
+                && (origin == root || state.signer_number(origin).is_some());
+            let known = belonging.heard.contains(&record);
+            if counts && !known && belonging.heard.len() < HEARD_COUNT_MAX {
+                belonging.heard.push(record);
+                self.changed.insert(Shard::Cluster);
+            }
+        }
+    }
+
+    /// Keeps a certificate chain if it makes `node` a member.
+    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId) {
+        let Some(belonging) = &self.belonging else { return };
+        let mut records = self.cluster_records();
+        records.extend(&chain);
+        let useful = ClusterState::derive(belonging.id, records.into_iter()).is_some_and(|state| state.is_member(node));
+        let Some(belonging) = self.belonging.as_mut().filter(|_| useful) else { return };
+        let logs = &self.logs;
+        // What has come in its log is kept there.
+        belonging.heard.retain(|record| {
+            logs.log(&Shard::Cluster, record.origin()).is_none_or(|log| log.record(&record.slot()) != Some(record))
+        });
+        if belonging.heard.len() + chain.len() <= HEARD_COUNT_MAX {
+            belonging.heard.extend(chain);
+            self.changed.insert(Shard::Cluster);
+        }
+        let records = self.cluster_records();
+        let state = self.cluster().and_then(|id| ClusterState::derive(id, records.into_iter()));
+        if let (Some(belonging), Some(state)) = (&mut self.belonging, state) {
+            belonging.state = state;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How a grantee learns of a network: whoever holds it and meets the grantee offers it the definition and the grants first.
+//!
+//! An offer is believed if its records say so; then the network's logs are asked for like any other's.
+
+use std::time::{Duration, Instant};
+
+use super::api::ConnectionId;
+use super::machine::{Gossip, Wanted};
+use super::message::Message;
+use crate::membership::body::Body;
+use crate::membership::{NetworkState, Shard, Verified};
+use crate::model::{NetworkId, NodeId};
+
+/// How long an offered network may take to arrive.
+const WANTED_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many offered networks may be arriving.
+const WANTED_COUNT_MAX: usize = 256;
+/// How many offers wait for what they rest on.
+const EARLY_OFFER_COUNT_MAX: usize = 32;
+
+impl Gossip {
+    /// Offers a network to its grantees that are connected.
+    pub(super) fn offer_to_grantees(&mut self, network: &NetworkId) {
+        let Some(state) = self.networks.get(network) else { return };
+        let grantees: Vec<ConnectionId> =
+            state.view.grants.keys().filter_map(|grantee| self.peers.connection(*grantee)).collect();
+        for connection in grantees {
+            if self.peers.note_offer(connection, network) {
+                self.offer(connection, network);
+            }
+        }
+    }
+
+    /// Offers a peer all networks that it is granted.
+    pub(super) fn offer_all(&mut self, connection: ConnectionId, peer: NodeId) {
+        let granted: Vec<NetworkId> =
+            self.networks.iter().filter(|(_, state)| state.is_granted(peer)).map(|(id, _)| id.clone()).collect();
+        for network in granted {
+            if self.peers.note_offer(connection, &network) {
+                self.offer(connection, &network);
+            }
+        }
+    }
+
+    /// Sends the network's definition and the grants that make the peer a grantee.
+    pub(super) fn offer(&mut self, connection: ConnectionId, network: &NetworkId) {
+        let (Some(peer), Some(state)) = (self.peers.member(connection), self.networks.get(network)) else { return };
+        if !state.is_granted(peer) {
+            return;
+        }
+        let leads_there = |record: &&Verified| match record.body() {
+            Body::NetworkDef(_) => record.origin() == state.view.creator,
+            Body::Grant(grant) => {
+                let to_peer = grant.node == peer && state.owners.contains(&record.origin());
+                let to_owner = record.origin() == state.view.creator && state.owners.contains(&grant.node);
+                to_peer || to_owner
+            }
+            _ => false,
+        };
+        let records = self.logs.records(&Shard::Network(network.clone())).filter(leads_there).cloned().collect();
+        self.push(connection, &Message::Offer(network.clone(), records));
+    }
+
+    /// A peer says that this node is granted a network. It is believed if the records say so.
+    pub(super) fn handle_offer(
+        &mut self,
+        connection: ConnectionId,
+        network: NetworkId,
+        records: &[Verified],
+        now: Instant,
+    ) {
+        if self.networks.contains_key(&network) || self.wanted.len() >= WANTED_COUNT_MAX {
+            return;
+        }
+        let Some(cluster) = self.state() else { return };
+        let shard = Shard::Network(network.clone());
+        let of_network: Vec<&Verified> = records.iter().filter(|record| record.record().shard == shard).collect();
+        let Some(offered) = NetworkState::derive(&network, cluster, of_network.iter().copied()) else {
+            // Perhaps the creator's appointment is on its way.
+            if self.early_offers.len() < EARLY_OFFER_COUNT_MAX {
+                self.early_offers.push((connection, network, records.to_vec()));
+            }
+            return;
+        };
+        if !offered.is_granted(self.me) {
+            return;
+        }
+        let until = Some(now + WANTED_TIMEOUT);
+        self.wanted.entry(network).or_insert(Wanted { state: None, until });
+        self.ask_heads(connection, shard, now);
+    }
+
+    /// Looks again at offers that came too early.
+    pub(super) fn retry_offers(&mut self, now: Instant) {
+        for (connection, network, records) in std::mem::take(&mut self.early_offers) {
+            if self.peers.member(connection).is_some() {
+                self.handle_offer(connection, network, &records, now);
+            }
+        }
+    }
+
+    /// Gives up offered networks that never arrived.
+    pub(super) fn expire_wanted(&mut self, now: Instant) {
+        let late: Vec<NetworkId> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.until.is_some_and(|until| until <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for network in late {
+            self.lose_network(&network);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! No address is given twice, all are given in the end, and who gets none is told why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rand_core::{RngCore, SeedableRng};
+
+use super::harness::Sim;
+use crate::gossip::*;
+use crate::membership::Role;
+use crate::model::{AttachmentId, NetworkId};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
+    let mut sim = Sim::cluster(seed, count);
+    let network = sim.create_network(0, "demo");
+    for at in 1..count {
+        sim.grant(0, &network, at, Role::Host);
+    }
+    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
+    (sim, network)
+}
+
+#[test]
+fn ten_nodes_that_come_and_go_never_use_an_address_twice() {
+    for seed in 0..3 {
+        let mut sim = Sim::cluster(100 + seed, 10);
+        let network = sim.create_network(0, "demo");
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(seed);
+        let mut granted = vec![0];
+        let mut live: BTreeMap<Ipv4Addr, (usize, AttachmentId)> = BTreeMap::new();
+        for step in 0..150 {
+            match rng.next_u32() % 12 {
+                0 if granted.len() < 10 => {
+                    let to = granted.len();
+                    sim.heal();
+                    sim.grant(0, &network, to, Role::Host);
+                    sim.until(Duration::from_secs(60), |sim| sim.network(to, &network).is_some());
+                    granted.push(to);
+                }
+                1 if !live.is_empty() => {
+                    let at = rng.next_u64() as usize % live.len();
+                    let (address, (node, id)) = live.iter().nth(at).map(|(a, h)| (*a, *h)).expect("not empty");
+                    let operation = sim.on(node, |m, now| m.detach(id, now));
+                    assert!(sim.wait(node, operation).is_ok());
+                    live.remove(&address);
+                }
+                2 => sim.run(Duration::from_secs(20)),
+                3 => {
+                    let at = granted[rng.next_u64() as usize % granted.len()];
+                    sim.restart(at);
+                }
+                4 => sim.partition(&[0, 1, 2, 3, 4], &[5, 6, 7, 8, 9]),
+                5 => sim.heal(),
+                _ => {
+                    let at = granted[rng.next_u64() as usize % granted.len()];
+                    if let Ok(attached) = sim.attach(at, &network) {
+                        let twice = live.insert(attached.address, (at, attached.id));
+                        assert!(twice.is_none(), "seed {seed} step {step}: {} twice", attached.address);
+                    }
+                }
+            }
+        }
+        sim.heal();
+        sim.until(Duration::from_secs(60), |sim| sim.agree(&granted, &network));
+        assert_eq!(sim.network(0, &network).expect("held").containers().len(), live.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_network_fills_to_exactly_1022_from_uneven_nodes_and_then_says_full() {
+    let (mut sim, network) = networked(40, 4);
+    let mut addresses = BTreeSet::new();
+    // Node 3 takes all it can get: its own, the homes', and at last what the others can spare.
+    for count in [73; 14] {
+        for attached in sim.attach_many(3, &network, count) {
+            assert!(addresses.insert(attached.expect("there is room for 1022").address));
+        }
+    }
+    assert_eq!(addresses.len(), 1022);
+    for at in [3, 0] {
+        match sim.attach(at, &network) {
+            Err(OperationError::Full { in_use, resting, total, .. }) => {
+                assert_eq!((in_use, resting, total), (1022, 0, 1022))
+            }
+            other => panic!("not full: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_freed_address_rests_a_minute_and_the_error_says_when_it_is_free() {
+    let (mut sim, network) = networked(41, 1);
+    let attached: Vec<Attached> = sim.attach_many(0, &network, 1022).into_iter().flatten().collect();
+    assert_eq!(attached.len(), 1022);
+    let operation = sim.on(0, |m, now| m.detach(attached[7].id, now));
+    assert!(sim.wait(0, operation).is_ok());
+    sim.run(Duration::from_secs(20));
+    let full = |sim: &mut Sim| match sim.attach(0, &network) {
+        Err(OperationError::Full { in_use: 1021, resting: 1, free_in_s: Some(s), .. }) => s,
+        other => panic!("not full: {other:?}"),
+    };
+    let left = full(&mut sim);
+    assert!((39..=41).contains(&left), "{left}");
+    // Neither does a restart let it rest less.
+    sim.restart(0);
+    let left = full(&mut sim);
+    assert!((38..=41).contains(&left), "{left}");
+    sim.run(Duration::from_secs(42));
+    assert_eq!(sim.attach(0, &network).expect("rested").address, attached[7].address);
+}
+
+#[test]
+fn the_longest_rested_address_is_used_first_and_fresh_ones_before_all() {
+    let (mut sim, network) = networked(42, 1);
+    let attached: Vec<Attached> = sim.attach_many(0, &network, 1021).into_iter().flatten().collect();
+    assert_eq!(attached.len(), 1021);
+    for at in [500, 100] {
+        let operation = sim.on(0, |m, now| m.detach(attached[at].id, now));
+        assert!(sim.wait(0, operation).is_ok());
+        sim.run(Duration::from_secs(1));
+    }
+    sim.run(Duration::from_secs(70));
+    let next: Vec<Ipv4Addr> = (0..3).map(|_| sim.attach(0, &network).expect("rested").address).collect();
+    assert!(attached.iter().all(|a| a.address != next[0]), "the one that was never used");
+    assert_eq!(next[1..], [attached[500].address, attached[100].address]);
+}
+
+#[test]
+fn a_node_cut_off_from_the_free_addresses_is_told_who_holds_them() {
+    let (mut sim, network) = networked(43, 2);
+    sim.run(SOON);
+    sim.partition(&[0], &[1]);
+    let attached = sim.attach_many(1, &network, 512);
+    assert_eq!(attached.iter().filter(|result| result.is_ok()).count(), 511, "its own part");
+    let error = attached.into_iter().find_map(Result::err);
+    assert_eq!(
+        error,
+        Some(OperationError::AddressesUnreachable { network: network.clone(), holders: vec![sim.id(0)] })
+    );
+    sim.heal();
+    sim.until(Duration::from_secs(40), |sim| sim.machine(1).connected().len() == 1);
+    sim.attach(1, &network).expect("the home gives more");
+}
+
+#[test]
+fn two_nodes_cut_off_can_each_attach_two_hundred() {
+    let (mut sim, network) = networked(44, 2);
+    sim.run(SOON);
+    sim.partition(&[0], &[1]);
+    for at in [0, 1] {
+        let attached = sim.attach_many(at, &network, 200);
+        assert!(attached.iter().all(Result::is_ok), "its part was given before it was needed");
+    }
+    sim.heal();
+    sim.until(Duration::from_secs(40), |sim| sim.agree(&[0, 1], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 400);
+}
+
+#[test]
+fn nodes_granted_late_get_a_part_too() {
+    let mut sim = Sim::cluster(45, 8);
+    let network = sim.create_network(0, "demo");
+    for at in 1..8 {
+        sim.grant(0, &network, at, Role::Host);
+        sim.run(Duration::from_secs(5));
+    }
+    sim.run(Duration::from_secs(120));
+    let state = sim.machine(0).networks.get(&network).expect("held");
+    let counts = state.holdings.counts(crate::model::CONTAINERS);
+    assert_eq!(counts.len(), 8);
+    assert!(counts.values().all(|count| *count >= 1022 / 8 / 2), "{:?}", counts.values().collect::<Vec<_>>());
+}

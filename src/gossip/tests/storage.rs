@@ -1,0 +1,109 @@
+//! What a node does with damaged, missing, or old files, and with a disk that refuses.
+
+use std::time::Duration;
+
+use super::harness::Sim;
+use crate::gossip::*;
+use crate::membership::Role;
+use crate::model::NetworkId;
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn networked(seed: u64) -> (Sim, NetworkId) {
+    let mut sim = Sim::cluster(seed, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some());
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    (sim, network)
+}
+
+fn names(sim: &Sim, at: usize, prefix: &str) -> Vec<String> {
+    sim.nodes[at].disk.names(prefix).map(ToOwned::to_owned).collect()
+}
+
+fn tear(sim: &mut Sim, at: usize, name: &str) {
+    let mut torn = sim.nodes[at].disk.raw(name).expect("the file is there").to_vec();
+    torn.truncate(torn.len() / 2);
+    sim.nodes[at].disk.insert(name.to_owned(), torn);
+}
+
+#[test]
+fn what_the_node_itself_signed_is_refused_when_it_is_torn() {
+    let (mut sim, _) = networked(50);
+    sim.kill(1);
+    let whole = sim.nodes[1].disk.clone();
+    let own: Vec<String> = ["own-", "cluster", "boot", "secrets-"].iter().flat_map(|p| names(&sim, 1, p)).collect();
+    assert_eq!(own.len(), 5);
+    for name in own {
+        tear(&mut sim, 1, &name);
+        assert_eq!(sim.start_node(1), Err(StoreError::Damaged(name)));
+        sim.nodes[1].disk = whole.clone();
+    }
+    sim.start_node(1).expect("the whole state starts");
+}
+
+#[test]
+fn the_cluster_file_is_missed_and_never_replaced_by_a_new_beginning() {
+    let (mut sim, _) = networked(51);
+    sim.kill(1);
+    sim.nodes[1].disk.apply(&Write::remove("cluster"));
+    assert_eq!(sim.start_node(1), Err(StoreError::Missing("cluster".into())));
+}
+
+#[test]
+fn a_torn_log_of_another_node_is_dropped_and_fetched_again() {
+    let (mut sim, network) = networked(52);
+    sim.kill(1);
+    for name in names(&sim, 1, "log-") {
+        tear(&mut sim, 1, &name);
+    }
+    sim.start_node(1).expect("starts");
+    assert_eq!(sim.machine(1).attachments().len(), 1);
+    // Without any other log it knows no endpoint: the others dial it.
+    sim.until(Duration::from_secs(60), |sim| sim.agree(&[0, 1], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 1);
+}
+
+#[test]
+fn a_node_set_back_to_an_older_state_takes_up_what_it_signed_since() {
+    let (mut sim, network) = networked(53);
+    let old = sim.nodes[0].disk.clone();
+    let late = sim.add("late");
+    let token = sim.invite(0, std::slice::from_ref(&network), 1);
+    sim.join(late, &token).expect("joins");
+    sim.until(SOON, |sim| sim.network(late, &network).is_some());
+    sim.attach(late, &network).expect("attaches");
+    sim.run(SOON);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    // The certificate and the share that it forgot come back to it.
+    sim.until(Duration::from_secs(60), |sim| sim.machine(0).membership().nodes().len() == 4);
+    sim.until(Duration::from_secs(60), |sim| sim.agree(&[0, 1, late], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 2);
+}
+
+#[test]
+fn a_disk_that_refuses_fails_the_operation_and_nothing_of_it_stays() {
+    let (mut sim, network) = networked(54);
+    sim.nodes[1].disk_fails = true;
+    assert_eq!(sim.attach(1, &network).err(), Some(OperationError::NotStored));
+    sim.nodes[1].disk_fails = false;
+    sim.run(SOON);
+    assert_eq!(sim.machine(1).attachments().len(), 1);
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 1);
+    sim.attach(1, &network).expect("works again");
+}
+
+#[test]
+fn nothing_leaves_a_node_before_it_is_on_disk() {
+    let (mut sim, network) = networked(55);
+    let spec = sim.spec(&network);
+    let id = spec.id;
+    sim.on(1, |m, now| m.attach(spec, now));
+    sim.kill(1);
+    sim.run(SOON);
+    assert!(sim.nodes[0].received.iter().all(|bytes| !bytes.windows(8).any(|window| window == id.0)));
+}
