@@ -66,8 +66,8 @@ impl<'a> Superpacket<'a> {
     }
 
     /// The packet as it is, to be written to another device. `whole` is the range of all its bytes.
-    pub fn gather<'b>(&'b self, whole: &'b [Range<u32>; 1]) -> Gather<'b> {
-        Gather::new(self.offload, self.bytes, whole)
+    pub fn gather<'b>(&'b self, whole: &'b Range<u32>) -> Gather<'b> {
+        Gather::new(self.offload, self.bytes, std::slice::from_ref(whole))
     }
 
     /// The packet, checked.
@@ -369,11 +369,12 @@ mod tests {
                 let payload: Vec<u8> = (0..payload).collect();
                 let mut bytes = superpacket(protocol, 0, &payload);
                 let headers_len = bytes.len() - payload.len();
-                let checksum = Some((20, if protocol == Protocol::Tcp { 16 } else { 6 }));
+                let at = if protocol == Protocol::Tcp { 16 } else { 6 };
+                let checksum = Some((20, at));
                 let mut packet = Superpacket::new(Offload { gso, checksum, headers_len: 0 }, &mut bytes);
                 assert!(packet.shed_segment());
                 let partial = Sum::pseudo_header(HOSTS.0, HOSTS.1, protocol.into(), packet.bytes().len() - 20).fold();
-                let at = 20 + usize::from(checksum.expect("set").1);
+                let at = 20 + usize::from(at);
                 assert_eq!(packet.bytes()[at..at + 2], partial);
                 let mut segments = packet.segments().expect("segments");
                 let mut together = Vec::new();

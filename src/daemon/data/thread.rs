@@ -297,7 +297,7 @@ impl DataThread {
         let Attachment { id, vni, address, secret, mtu_bytes } = attachment;
         let Device { fd, vnet_hdr, uso } = device;
         let kind = DeviceKind::Tun { offload: vnet_hdr, uso };
-        let device = TunDevice::new(fd, vnet_hdr).map_err(DataError::Device)?;
+        let device = TunDevice::new(fd, vnet_hdr, uso).map_err(DataError::Device)?;
         let spec = AttachmentSpec { id, vni, address, secret, mtu_bytes, device: kind };
         if let Err(error) = self.router.attach(now, spec) {
             close_elsewhere(device.into_fd());
@@ -315,6 +315,7 @@ impl DataThread {
             peers: self.router.peers().into_iter().map(|peer| (peer.node, peer)).collect(),
             attachments: self.router.attachments().map(|attachment| (attachment.id, attachment)).collect(),
             tunnels: self.router.tunnel_count(),
+            devices: self.devices.offloads(),
         }
     }
 }

@@ -166,7 +166,8 @@ fn fill(arena: &mut DeviceArena, packets: &[Vec<u8>], accepts: Accepts) {
 fn seen(packet: &[u8]) -> Vec<u8> {
     let mut seen = packet.to_vec();
     if packet[6] & 0x40 != 0 {
-        (seen[4..6].fill(0), seen[10..12].fill(0));
+        seen[4..6].fill(0);
+        seen[10..12].fill(0);
     }
     seen
 }
