@@ -16,7 +16,7 @@ use super::settle::Ingested;
 use crate::membership::{
     Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
 };
-use crate::model::{NetworkId, NodeId, Vni};
+use crate::model::{NodeId, Vni};
 
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// One round in this many goes to a node that is known and down.

@@ -369,12 +369,12 @@ mod tests {
                 let payload: Vec<u8> = (0..payload).collect();
                 let mut bytes = superpacket(protocol, 0, &payload);
                 let headers_len = bytes.len() - payload.len();
-                let at = if protocol == Protocol::Tcp { 16 } else { 6 };
-                let checksum = Some((20, at));
-                let mut packet = Superpacket::new(Offload { gso, checksum, headers_len: 0 }, &mut bytes);
+                let field = if protocol == Protocol::Tcp { 16 } else { 6 };
+                let offload = Offload { gso, checksum: Some((20, field)), headers_len: 0 };
+                let mut packet = Superpacket::new(offload, &mut bytes);
                 assert!(packet.shed_segment());
                 let partial = Sum::pseudo_header(HOSTS.0, HOSTS.1, protocol.into(), packet.bytes().len() - 20).fold();
-                let at = 20 + usize::from(at);
+                let at = 20 + usize::from(field);
                 assert_eq!(packet.bytes()[at..at + 2], partial);
                 let mut segments = packet.segments().expect("segments");
                 let mut together = Vec::new();
