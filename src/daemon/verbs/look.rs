@@ -179,6 +179,8 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         })
         .collect();
     let mut health = health(node, &membership, &peers);
+    let mut data_plane = node.facts.clone();
+    data_plane.insert("container devices".to_owned(), stats.devices.to_string());
     if unwritten {
         health.push(HealthRow {
             code: "state-unwritten".to_owned(),
@@ -197,7 +199,7 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         cluster: membership.cluster().map(|cluster| cluster.to_string()),
         networks: membership.networks().map(|network| network_row(node, &membership, network)).collect(),
         peers,
-        data_plane: node.facts.clone(),
+        data_plane,
         health,
     }))
 }
