@@ -1,9 +1,11 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod capacity;
 mod dns_protocol;
 mod forwarding;
 mod isolation;
+mod looking;
 mod names;
 mod reach;
 mod restart;
