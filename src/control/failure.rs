@@ -42,9 +42,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of this status. The three texts are one line each.
+    /// A failure of this status. The three texts become one line each, with nothing that a
+    /// terminal would obey: what they repeat may come from anywhere.
     pub fn new(status: ExitStatus, what: impl fmt::Display, why: impl fmt::Display, hint: impl fmt::Display) -> Self {
-        let line = |text: String| text.lines().collect::<Vec<_>>().join(" ");
+        let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let line = |text: String| text.lines().collect::<Vec<_>>().join(" ").chars().map(printable).collect();
         Self { status, what: line(what.to_string()), why: line(why.to_string()), hint: line(hint.to_string()) }
     }
 }
@@ -60,6 +62,12 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_failure_repeats_cannot_steer_the_terminal() {
+        let failure = Failure::new(ExitStatus::NotFound, "no network \x1b[2J\u{9b}31m", "a\tb\r", "c");
+        assert!(!failure.to_string().chars().any(|c| c.is_control() && c != '\n'), "{failure:?}");
+    }
 
     #[test]
     fn a_failure_is_always_three_lines() {

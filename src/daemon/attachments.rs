@@ -1,10 +1,10 @@
 //! The containers that this node hosts: what it must remember to serve them, to let them go, and to take them up again
 //! after a restart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,75 +50,127 @@ mod as_text {
     }
 }
 
-/// The attachments of this node. A namespace has one at most.
+/// The attachments of this node. A namespace has one at most, and one change at a time.
 pub struct Attachments {
     state: Arc<StateDir>,
     callers: Callers,
     inner: Mutex<Inner>,
+    /// Held while the file is written, so that `inner` never waits for the disk.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Inner {
     locals: BTreeMap<AttachmentId, Local>,
-    /// Namespaces that somebody is attaching right now.
-    claimed: BTreeSet<NetnsId>,
+    /// Namespaces in which something is being attached or detached right now.
+    busy: BTreeMap<NetnsId, AttachmentId>,
 }
 
-/// A namespace that nobody else can attach while this stands.
-pub struct Claim<'a> {
-    of: &'a Attachments,
+/// A namespace that nobody else attaches or detaches while this stands.
+pub struct Claim {
+    of: Arc<Attachments>,
     netns: NetnsId,
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
-        lock(&self.of.inner).claimed.remove(&self.netns);
+        lock(&self.of.inner).busy.remove(&self.netns);
     }
 }
 
+/// Why a namespace or an attachment cannot be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimError {
+    /// This attachment is there.
+    Held(AttachmentId),
+    /// There is no such attachment.
+    Unknown,
+    /// It is being attached or detached at this moment.
+    Busy,
+}
+
 impl Attachments {
-    /// No attachments yet; those of an earlier run come from [`Attachments::remembered`].
-    pub fn new(state: Arc<StateDir>, callers: Callers) -> Self {
-        Self { state, callers, inner: Mutex::default() }
+    /// The attachments that an earlier run left.
+    pub fn new(state: Arc<StateDir>, callers: Callers, remembered: Vec<Local>) -> Self {
+        let locals = remembered.into_iter().map(|local| (local.id, local)).collect();
+        Self { state, callers, inner: Mutex::new(Inner { locals, busy: BTreeMap::new() }), writing: Mutex::default() }
     }
 
-    /// The attachments that an earlier run left.
+    /// What [`FILE`] says.
     pub fn remembered(file: Option<&[u8]>) -> Result<Vec<Local>, serde_json::Error> {
         file.map_or(Ok(Vec::new()), serde_json::from_slice)
     }
 
-    /// Claims a namespace, or says which attachment has it.
-    pub fn claim(&self, netns: NetnsId) -> Result<Claim<'_>, Option<AttachmentId>> {
+    /// Claims a namespace that has no attachment, for `id`.
+    pub fn claim_free(self: &Arc<Self>, netns: NetnsId, id: AttachmentId) -> Result<Claim, ClaimError> {
         let mut inner = lock(&self.inner);
-        if let Some(holder) = inner.locals.values().find(|local| local.anchor.id == netns) {
-            return Err(Some(holder.id));
+        if inner.busy.contains_key(&netns) {
+            return Err(ClaimError::Busy);
         }
-        if inner.claimed.insert(netns) { Ok(Claim { of: self, netns }) } else { Err(None) }
+        if let Some(holder) = inner.locals.values().find(|local| local.anchor.id == netns) {
+            return Err(ClaimError::Held(holder.id));
+        }
+        inner.busy.insert(netns, id);
+        Ok(Claim { of: self.clone(), netns })
     }
 
-    /// Remembers an attachment, on disk as well.
+    /// Claims the namespace of an attachment, to let it go.
+    pub fn claim_held(self: &Arc<Self>, id: AttachmentId) -> Result<(Claim, Local), ClaimError> {
+        let mut inner = lock(&self.inner);
+        let Some(local) = inner.locals.get(&id).cloned() else {
+            return Err(if inner.busy.values().any(|busy| *busy == id) {
+                ClaimError::Busy
+            } else {
+                ClaimError::Unknown
+            });
+        };
+        let netns = local.anchor.id;
+        if inner.busy.contains_key(&netns) {
+            return Err(ClaimError::Busy);
+        }
+        inner.busy.insert(netns, id);
+        Ok((Claim { of: self.clone(), netns }, local))
+    }
+
+    /// Whether an attachment is there, or about to be.
+    pub fn is_known(&self, id: AttachmentId) -> bool {
+        let inner = lock(&self.inner);
+        inner.locals.contains_key(&id) || inner.busy.values().any(|busy| *busy == id)
+    }
+
+    /// Remembers an attachment: on disk before anything of it is made, so that a crash leaves nothing unknown behind.
+    /// Waits for the disk.
     ///
     /// # Errors
     /// When the disk refuses; then it is not remembered at all.
-    pub fn insert(&self, local: Local, caller: Caller) -> Result<(), StoreError> {
-        let id = local.id;
+    pub fn insert(&self, local: Local) -> Result<(), StoreError> {
         self.change(|locals| {
-            locals.insert(id, local);
-        })?;
-        self.callers.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id, caller);
-        Ok(())
+            locals.insert(local.id, local);
+        })
     }
 
-    /// Forgets an attachment; none if it is not here.
-    pub fn remove(&self, id: AttachmentId) -> Option<Local> {
-        self.callers.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
-        let mut removed = None;
-        if let Err(error) = self.change(|locals| removed = locals.remove(&id)) {
-            // The next start finds its namespace gone, or adopts it and finds no record.
+    /// From now on the resolver answers to this attachment.
+    pub fn answer_to(&self, caller: Caller) {
+        self.callers.write().unwrap_or_else(PoisonError::into_inner).insert(caller.attachment, caller);
+    }
+
+    /// From now on the resolver does not answer to this attachment.
+    pub fn ignore(&self, id: AttachmentId) {
+        self.callers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Forgets an attachment, if it is here. Waits for the disk.
+    pub fn remove(&self, id: AttachmentId) {
+        self.ignore(id);
+        let removed = self.change(|locals| {
+            locals.remove(&id);
+        });
+        if let Err(error) = removed {
+            // The next start finds its namespace gone, or finds no record of it, and lets it go.
             tracing::warn!(attachment = %id, %error, "a detached container is still remembered on disk");
-            removed = lock(&self.inner).locals.remove(&id);
+            let _writing = lock(&self.writing);
+            lock(&self.inner).locals.remove(&id);
         }
-        removed
     }
 
     /// The attachments, by id.
@@ -126,19 +178,90 @@ impl Attachments {
         lock(&self.inner).locals.values().cloned().collect()
     }
 
-    /// The attachment with this id, or in this namespace.
-    pub fn find(&self, matches: impl Fn(&Local) -> bool) -> Option<Local> {
-        lock(&self.inner).locals.values().find(|local| matches(local)).cloned()
+    /// The attachment in this namespace.
+    pub fn in_netns(&self, netns: NetnsId) -> Option<AttachmentId> {
+        lock(&self.inner).locals.values().find(|local| local.anchor.id == netns).map(|local| local.id)
     }
 
     fn change(&self, edit: impl FnOnce(&mut BTreeMap<AttachmentId, Local>)) -> Result<(), StoreError> {
-        let mut inner = lock(&self.inner);
-        let mut locals = inner.locals.clone();
+        let _writing = lock(&self.writing);
+        let mut locals = lock(&self.inner).locals.clone();
         edit(&mut locals);
         let list: Vec<&Local> = locals.values().collect();
         let bytes = serde_json::to_vec_pretty(&list).expect("an attachment has string keys only");
         self.state.write(FILE, &bytes)?;
-        inner.locals = locals;
+        lock(&self.inner).locals = locals;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns::{Anchor, Origin};
+
+    fn id(last: u8) -> AttachmentId {
+        format!("{last:016x}").parse().expect("an id")
+    }
+
+    fn local(last: u8) -> Local {
+        let anchor = Anchor {
+            origin: Origin::Path(format!("/run/netns/{last}").into()),
+            id: NetnsId { device: 4, inode: u64::from(last) },
+            started_ticks: None,
+            machine_boot: "boot".to_owned(),
+        };
+        Local {
+            id: id(last),
+            network: "pn-1".parse().expect("an id"),
+            anchor,
+            ifname: "peerd0".to_owned(),
+            address: Ipv4Addr::new(10, 240, 0, last),
+            mtu_bytes: 1408,
+            resolv: None,
+        }
+    }
+
+    fn attachments(folder: &std::path::Path, remembered: Vec<Local>) -> Arc<Attachments> {
+        let state = Arc::new(StateDir::open(folder).expect("a state folder"));
+        Arc::new(Attachments::new(state, Callers::default(), remembered))
+    }
+
+    #[test]
+    fn a_namespace_has_one_attachment_and_one_change_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let attachments = attachments(&folder.path().join("state"), Vec::new());
+        let netns = local(1).anchor.id;
+        let claim = attachments.claim_free(netns, id(1)).expect("free");
+        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Busy));
+        assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "it is not attached yet");
+        assert!(attachments.is_known(id(1)) && !attachments.is_known(id(2)));
+        attachments.insert(local(1)).expect("written");
+        assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "its attach is not over");
+        drop(claim);
+        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Held(id(1))));
+
+        let (claim, _) = attachments.claim_held(id(1)).expect("there");
+        assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "let go once, not twice");
+        attachments.remove(id(1));
+        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Busy));
+        drop(claim);
+        assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Unknown));
+        assert!(attachments.claim_free(netns, id(2)).is_ok());
+    }
+
+    #[test]
+    fn what_was_remembered_is_on_disk_until_it_is_let_go_each_by_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let attachments = attachments(&path, vec![local(1), local(2), local(3)]);
+        let on_disk = || {
+            let bytes = std::fs::read(path.join(FILE)).expect("the file");
+            Attachments::remembered(Some(&bytes)).expect("reads").iter().map(|local| local.id).collect::<Vec<_>>()
+        };
+        attachments.remove(id(2));
+        assert_eq!(on_disk(), [id(1), id(3)]);
+        attachments.insert(local(4)).expect("written");
+        assert_eq!(on_disk(), [id(1), id(3), id(4)]);
     }
 }

@@ -11,8 +11,10 @@ use super::node::Node;
 use super::verbs;
 use crate::control::{ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
 
-/// Conversations under way at once; further ones wait in the socket's backlog.
-const CONVERSATION_COUNT_MAX: usize = 64;
+/// Conversations under way at once with those who may change the node; further ones wait in the socket's backlog.
+const CONVERSATIONS_MAX: usize = 64;
+/// Conversations under way at once with those who may only look; further ones are refused, and never make the others wait.
+const LOOKING_MAX: usize = 16;
 /// How long a caller may take to say its request, or to take a line of the answer.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,37 +31,53 @@ impl Progress {
 
 /// Answers callers until the node stops.
 pub async fn serve(listener: UnixListener, node: Arc<Node>) {
-    let slots = Arc::new(Semaphore::new(CONVERSATION_COUNT_MAX));
+    let (owners, others) = (Arc::new(Semaphore::new(CONVERSATIONS_MAX)), Arc::new(Semaphore::new(LOOKING_MAX)));
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let node = node.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = converse(stream, node).await {
-                        tracing::debug!(%error, "a caller on the control socket left early");
-                    }
-                    drop(slot);
-                });
-            }
+        let caller = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
+        let (may_change, stream) = match caller {
+            Ok((uid, stream)) => (may_change(uid), stream),
             Err(error) => {
                 tracing::warn!(%error, "cannot take a caller on the control socket");
                 // Out of descriptors, most likely: the next one would fail just as fast.
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             }
-        }
+        };
+        let slot = if may_change {
+            owners.clone().acquire_owned().await.ok()
+        } else {
+            others.clone().try_acquire_owned().ok()
+        };
+        let Some(slot) = slot else {
+            refuse(&stream);
+            continue;
+        };
+        let node = node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, may_change, node).await {
+                tracing::debug!(%error, "a caller on the control socket left early");
+            }
+            drop(slot);
+        });
     }
 }
 
-async fn converse(stream: UnixStream, node: Arc<Node>) -> std::io::Result<()> {
-    let caller = stream.peer_cred()?;
+/// Tells a caller that there are too many, as far as the socket takes it at once.
+fn refuse(stream: &UnixStream) {
+    let why = "too many others are looking at this node at this moment";
+    let failure = Failure::new(ExitStatus::Conflict, "the node does not answer", why, "try again in a moment");
+    // One that does not get it sees the conversation end.
+    let _ = stream.try_write(&encode_line(&Frame::Failed(failure)));
+}
+
+async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut read = BufReader::new(read.take(REQUEST_LEN_MAX as u64 + 1));
     tokio::time::timeout(LINE_TIMEOUT, read.read_until(b'\n', &mut line)).await??;
 
     let (frames, mut lines) = mpsc::channel(16);
-    let answering = tokio::spawn(answer(line, may_change(caller.uid()), node, Progress(frames.clone()), frames));
+    let answering = tokio::spawn(answer(line, may_change, node, Progress(frames.clone()), frames));
     while let Some(frame) = lines.recv().await {
         tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
     }
@@ -67,7 +85,8 @@ async fn converse(stream: UnixStream, node: Arc<Node>) -> std::io::Result<()> {
     if answering.await.is_err() {
         let hint = "the daemon's log tells more; peerctl status shows what stands";
         let failure = Failure::new(ExitStatus::Failure, "the node failed on this request", "an internal error", hint);
-        write.write_all(&encode_line(&Frame::Failed(failure))).await?;
+        let last = encode_line(&Frame::Failed(failure));
+        tokio::time::timeout(LINE_TIMEOUT, write.write_all(&last)).await??;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! runtime carries QUIC, the gossip machine ([`engine`]) and the control socket ([`control`]); the store thread writes
 //! to disk ([`writer`]).
 
+mod addresses;
 mod attachments;
 pub mod config;
 mod control;

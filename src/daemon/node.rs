@@ -25,7 +25,7 @@ pub struct Node {
     /// What the data plane found on this host.
     pub facts: Facts,
     pub membership: watch::Receiver<Arc<Membership>>,
-    pub attachments: Attachments,
+    pub attachments: Arc<Attachments>,
     pub commands: mpsc::Sender<Command>,
 }
 

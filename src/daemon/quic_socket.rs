@@ -92,12 +92,8 @@ impl Inbox {
             let Some(current) = &mut self.current else {
                 match ready!(self.receiver.poll_recv(cx)) {
                     Some(next) => self.current = Some(next),
-                    None => {
-                        return Poll::Ready(Err(io::Error::new(
-                            io::ErrorKind::BrokenPipe,
-                            "the data plane has stopped",
-                        )));
-                    }
+                    // The data plane has stopped: the node is about to end, and to QUIC it is merely quiet.
+                    None => return Poll::Pending,
                 }
                 continue;
             };

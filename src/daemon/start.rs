@@ -1,14 +1,14 @@
 //! From settings to a node that serves, and back: each thing is made once all that it needs is there.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rand_core::RngCore;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::addresses;
 use super::attachments::{self, Attachments, Callers, Local};
 use super::config::{Args, Config, Defaults};
 use super::control;
@@ -27,7 +27,7 @@ use crate::membership::Membership;
 use crate::model::{Label, NodeId};
 use crate::sys::store::StateDir;
 use crate::sys::udp::{self, UdpSocket};
-use crate::sys::{clock, interfaces, random, socket};
+use crate::sys::{clock, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
 const COMMAND_COUNT_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     log_to_stderr(&config.log)?;
     let state = StateDir::open(&config.state_dir).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --state-dir");
-        cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
+        cannot_start(verbs::status_of_store(&error), verbs::with_causes(&error), hint)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -109,7 +109,11 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let callers: Callers = Arc::new(RwLock::new(HashMap::new()));
     let shared = udp::bind(config.listen).map_err(|error| {
         let why = format!("UDP {}: {error}", config.listen);
-        cannot_start(ExitStatus::Conflict, why, "is another peerd running? give another port with --listen")
+        let hint = match verbs::status_of_io(&error) {
+            ExitStatus::Conflict => "is another peerd running? give another port with --listen",
+            _ => "give another address or port with --listen",
+        };
+        cannot_start(verbs::status_of_io(&error), why, hint)
     })?;
     let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
     let (data, quic, facts) = start_data_plane(shared, identity.node(), watched.clone(), callers.clone())?;
@@ -117,7 +121,11 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let endpoint =
         Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let name = node_name(config);
-    let gossip_config = gossip::Config { name, endpoints: endpoints(config.listen, listen.port()) };
+    let announced = addresses::endpoints(config.listen, listen.port()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the host's addresses: other nodes learn this one's when it dials them");
+        Vec::new()
+    });
+    let gossip_config = gossip::Config { name, endpoints: announced.clone() };
     let id = identity.node();
     let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
         |error| {
@@ -129,7 +137,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
     let (commands, work) = mpsc::channel(COMMAND_COUNT_MAX);
-    let engine = tokio::spawn(engine.run(inbox, work));
+    let (stop, stopped) = oneshot::channel();
+    let engine = tokio::spawn(engine.run(inbox, work, stopped));
 
     let node = Arc::new(Node {
         id,
@@ -139,21 +148,30 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         data: data.clone(),
         facts,
         membership: watched,
-        attachments: Attachments::new(state, callers),
+        attachments: Arc::new(Attachments::new(state, callers, remembered)),
         commands,
     });
-    verbs::adopt(&node, remembered).await;
+    verbs::adopt(&node).await;
     let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
-        cannot_start(ExitStatus::Conflict, verbs::with_causes(&error), hint)
+        cannot_start(verbs::status_of_socket(&error), verbs::with_causes(&error), hint)
     })?;
     let mut terminated =
         signal(SignalKind::terminate()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let mut interrupted =
         signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
+    let events = data.take_events().expect("nobody has asked before");
+    let heeding = tokio::spawn({
+        let node = node.clone();
+        async move { verbs::heed(&node, events).await }
+    });
     let sweeping = tokio::spawn({
         let node = node.clone();
-        async move { verbs::detach_gone(&node).await }
+        async move { verbs::sweep(&node).await }
+    });
+    let following = tokio::spawn({
+        let (node, listen) = (node.clone(), config.listen);
+        async move { addresses::follow(&node, listen, announced).await }
     });
     let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
     let serving = tokio::spawn(control::serve(listener, node.clone()));
@@ -161,18 +179,29 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
-    }
+    let result = tokio::select! {
+        _ = terminated.recv() => Ok(()),
+        _ = interrupted.recv() => Ok(()),
+        _ = heeding => Err(Failure::new(
+            ExitStatus::Failure,
+            "the node cannot go on",
+            "its data plane has failed",
+            "start it again: containers keep their interfaces; the log tells more",
+        )),
+    };
     tracing::info!("stopping; containers keep their interfaces for the next start");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    sweeping.abort();
-    serving.abort();
+    // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    engine.abort();
+    for task in [serving, sweeping, following] {
+        task.abort();
+    }
+    let _ = stop.send(());
+    if tokio::time::timeout(STOP_TIMEOUT, engine).await.is_err() {
+        tracing::warn!("the peers were not all told goodbye");
+    }
     data.shutdown().await;
-    Ok(())
+    result
 }
 
 fn start_data_plane(
@@ -195,17 +224,4 @@ fn start_data_plane(
 fn node_name(config: &Config) -> Label {
     let host = || rustix::system::uname().nodename().to_str().ok()?.split('.').next()?.parse().ok();
     config.name.clone().or_else(host).unwrap_or_else(|| "node".parse().expect("a label"))
-}
-
-/// Where other nodes can reach this one: the address it was told to listen on, else all of the host's.
-fn endpoints(listen: SocketAddr, port: u16) -> Vec<SocketAddr> {
-    if !listen.ip().is_unspecified() {
-        return vec![SocketAddr::new(listen.ip(), port)];
-    }
-    let addresses = interfaces::host_addresses().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list the host's addresses: other nodes learn this one's when it dials them");
-        Vec::new()
-    });
-    let fits = |ip: &IpAddr| listen.is_ipv6() || ip.is_ipv4();
-    addresses.into_iter().filter(fits).map(|ip| SocketAddr::new(ip, port)).collect()
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Event;
 use crate::gossip::{PersistToken, Write};
-use crate::sys::store::StateDir;
+use crate::sys::store::{StateDir, StoreError};
 
 /// Sets of files that may wait; the machine has few under way, since operations wait for theirs.
 const QUEUE_LEN_MAX: usize = 1024;
@@ -29,8 +29,17 @@ impl Writer {
     pub fn spawn(state: Arc<StateDir>) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job>(QUEUE_LEN_MAX);
         std::thread::Builder::new().name("peerd-store".into()).spawn(move || {
+            let mut failing = false;
             for job in queue {
-                let written = carry_out(&state, &job.writes);
+                let result = carry_out(&state, &job.writes);
+                let written = result.is_ok();
+                // The machine tries again every second: once is enough to be told.
+                match result {
+                    Err((name, error)) if !failing => tracing::error!(file = name, %error, "state is not written"),
+                    Ok(()) if failing => tracing::info!("state is written again"),
+                    _ => {}
+                }
+                failing = !written;
                 if job.confirm.blocking_send(Event::Persisted(job.token, written)).is_err() {
                     break;
                 }
@@ -39,24 +48,23 @@ impl Writer {
         Ok(Self(jobs))
     }
 
-    /// Has the files written, then confirms the set with [`Event::Persisted`].
-    pub fn write(&self, token: PersistToken, writes: Vec<Write>, confirm: mpsc::Sender<Event>) {
-        if let Err(error) = self.0.try_send(Job { token, writes, confirm }) {
+    /// Has the files written, then confirms the set with [`Event::Persisted`]; `false` if it will not be written at all.
+    pub fn write(&self, token: PersistToken, writes: Vec<Write>, confirm: mpsc::Sender<Event>) -> bool {
+        let sent = self.0.try_send(Job { token, writes, confirm });
+        if let Err(error) = &sent {
             tracing::error!(%error, "the disk does not keep up: state is not written");
         }
+        sent.is_ok()
     }
 }
 
-fn carry_out(state: &StateDir, writes: &[Write]) -> bool {
+fn carry_out<'a>(state: &StateDir, writes: &'a [Write]) -> Result<(), (&'a str, StoreError)> {
     for write in writes {
         let result = match &write.content {
             Some(content) => state.write(&write.name, content),
             None => state.remove(&write.name),
         };
-        if let Err(error) = result {
-            tracing::error!(file = write.name, %error, "state is not written");
-            return false;
-        }
+        result.map_err(|error| (write.name.as_str(), error))?;
     }
-    true
+    Ok(())
 }

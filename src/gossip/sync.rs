@@ -16,7 +16,7 @@ use super::settle::Ingested;
 use crate::membership::{
     Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
 };
-use crate::model::NodeId;
+use crate::model::{NodeId, Vni};
 
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// One round in this many goes to a node that is known and down.
@@ -98,6 +98,23 @@ impl Gossip {
                 self.sync_with(connection, peer, now);
             }
         }
+    }
+
+    /// Something of this network is needed that is not here, its secret or a record: asks a node that may have it, now.
+    pub fn seek(&mut self, vni: Vni, now: Instant) {
+        let Some(network) = self.membership.network_by_vni(vni).map(|network| network.id.clone()) else { return };
+        self.seek_secret(&network, now);
+        let Some(state) = self.networks.get(&network).filter(|_| !self.exchanges.is_asking(&Asked::Sync)) else {
+            return;
+        };
+        let granted: Vec<NodeId> = self.peers.members().filter(|peer| state.is_granted(*peer)).collect();
+        if !granted.is_empty() {
+            let peer = granted[self.rng.next_u64() as usize % granted.len()];
+            if let Some(connection) = self.peers.connection(peer) {
+                self.sync_with(connection, peer, now);
+            }
+        }
+        self.settle(now);
     }
 
     /// Compares all that is shared with one peer.

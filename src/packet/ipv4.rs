@@ -137,6 +137,14 @@ pub(super) fn write_header(out: &mut [u8], source: Ipv4Addr, destination: Ipv4Ad
     refresh_checksum(header);
 }
 
+/// The source and destination in a header that has been checked.
+pub(super) fn addresses(header: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
+    (
+        Ipv4Addr::new(header[12], header[13], header[14], header[15]),
+        Ipv4Addr::new(header[16], header[17], header[18], header[19]),
+    )
+}
+
 /// Computes a header's checksum anew.
 pub(super) fn refresh_checksum(header: &mut [u8]) {
     header[10..12].fill(0);

@@ -7,6 +7,7 @@
 
 mod batch;
 mod checksum;
+mod coalesce;
 mod datagram;
 mod frame;
 mod gather;
@@ -17,6 +18,7 @@ mod split;
 mod udp;
 
 pub use batch::Batch;
+pub(crate) use coalesce::{Accepts, Flow, Join, Joined};
 pub use datagram::{Class, runs};
 pub(crate) use frame::low_bits;
 pub use frame::{FRAME_HEADER_LEN, FrameError, FrameHeader};

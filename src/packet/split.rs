@@ -3,7 +3,10 @@
 //! A superpacket is cut in place. Each segment's headers are written in front of its payload, over the tail of the segment
 //! before, so a segment is gone when the next one is asked for: whoever wants it encrypts it, or copies it, at once.
 
+use std::ops::Range;
+
 use super::checksum::Sum;
+use super::gather::Gather;
 use super::ipv4::{self, Ipv4Error, Ipv4View, Protocol};
 use super::offload::{Gso, Offload};
 
@@ -11,6 +14,9 @@ const TCP_HEADER_LEN: usize = 20;
 const UDP_HEADER_LEN: usize = 8;
 /// An IPv4 and a TCP header with all their options.
 const HEADERS_LEN_MAX: usize = 60 + 60;
+
+/// Both bits: congestion was met. Either of them: the ends understand it.
+const ECN_CE: u8 = 0x03;
 
 const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
@@ -59,6 +65,11 @@ impl<'a> Superpacket<'a> {
         self.bytes
     }
 
+    /// The packet as it is, to be written to another device. `whole` is the range of all its bytes.
+    pub fn gather<'b>(&'b self, whole: &'b [Range<u32>; 1]) -> Gather<'b> {
+        Gather::new(self.offload, self.bytes, whole)
+    }
+
     /// The packet, checked.
     pub fn view(&self) -> Result<Ipv4View<'_>, Ipv4Error> {
         Ipv4View::parse(self.bytes)
@@ -68,6 +79,47 @@ impl<'a> Superpacket<'a> {
     pub fn check(&self) -> Result<usize, SplitError> {
         let (headers_len, segment_len, total) = self.measure()?;
         Ok(total.min(headers_len + segment_len))
+    }
+
+    /// Says in the packet that its flow meets congestion (RFC 3168 §5); `false` if its ends do not understand that.
+    pub fn mark_congestion(&mut self) -> bool {
+        let Ok(view) = self.view() else { return false };
+        let (header_len, capable) = (view.header().len(), view.header()[1] & ECN_CE != 0);
+        if capable {
+            self.bytes[1] |= ECN_CE;
+            ipv4::refresh_checksum(&mut self.bytes[..header_len]);
+        }
+        capable
+    }
+
+    /// Gives up the last segment, if there are others; whether it did.
+    ///
+    /// Its sender hears of congestion from one loss as from fifty, and repeats one.
+    pub fn shed_segment(&mut self) -> bool {
+        let Ok((headers_len, segment_len, total)) = self.measure() else { return false };
+        if self.offload.gso == Gso::None || total <= headers_len + segment_len {
+            return false;
+        }
+        let rest = (total - headers_len) % segment_len;
+        let total = total - if rest == 0 { segment_len } else { rest };
+        let bytes = std::mem::take(&mut self.bytes);
+        self.bytes = &mut bytes[..total];
+        let ip_len = usize::from(self.bytes[0] & 0x0f) * 4;
+        let (ip, transport) = self.bytes.split_at_mut(ip_len);
+        ip[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+        ipv4::refresh_checksum(ip);
+        // What is left to the kernel begins with the pseudo header, in which the length stands.
+        let (source, destination) = ipv4::addresses(ip);
+        let sum = Sum::pseudo_header(source, destination, ip[9], transport.len()).fold();
+        let at = if ip[9] == u8::from(Protocol::Udp) {
+            let len = (transport.len() as u16).to_be_bytes();
+            transport[4..6].copy_from_slice(&len);
+            6
+        } else {
+            16
+        };
+        transport[at..at + 2].copy_from_slice(&sum);
+        true
     }
 
     /// The segments with complete headers and checksums.
@@ -294,6 +346,49 @@ mod tests {
         assert_eq!(cut(&mut bytes, Gso::Other(4)), Err(SplitError::Kind(4)));
         bytes[6] = 0x20;
         assert_eq!(cut(&mut bytes, tcp), Err(SplitError::Transport));
+    }
+
+    #[test]
+    fn congestion_is_marked_where_it_is_understood() {
+        for (ecn, marked) in [(0, false), (1, true), (2, true), (3, true)] {
+            let mut bytes = superpacket(Protocol::Tcp, 0, &[1; 30]);
+            bytes[1] = 0x28 | ecn;
+            let mut packet = Superpacket::complete(&mut bytes);
+            assert_eq!(packet.mark_congestion(), marked);
+            assert_eq!(packet.bytes()[1], if marked { 0x2b } else { 0x28 });
+        }
+    }
+
+    #[test]
+    fn a_superpacket_gives_up_its_last_segment_and_the_others_are_right() {
+        for (protocol, gso) in [
+            (Protocol::Tcp, Gso::Tcp { segment_bytes: 10, ecn: false }),
+            (Protocol::Udp, Gso::Udp { segment_bytes: 10 }),
+        ] {
+            for (payload, left) in [(25, vec![10, 10]), (30, vec![10, 10]), (11, vec![10])] {
+                let payload: Vec<u8> = (0..payload).collect();
+                let mut bytes = superpacket(protocol, 0, &payload);
+                let headers_len = bytes.len() - payload.len();
+                let field = if protocol == Protocol::Tcp { 16 } else { 6 };
+                let offload = Offload { gso, checksum: Some((20, field)), headers_len: 0 };
+                let mut packet = Superpacket::new(offload, &mut bytes);
+                assert!(packet.shed_segment());
+                let partial = Sum::pseudo_header(HOSTS.0, HOSTS.1, protocol.into(), packet.bytes().len() - 20).fold();
+                let at = 20 + usize::from(field);
+                assert_eq!(packet.bytes()[at..at + 2], partial);
+                let mut segments = packet.segments().expect("segments");
+                let mut together = Vec::new();
+                while let Some(segment) = segments.next() {
+                    assert!(checksum_holds(segment));
+                    together.push(segment[headers_len..].to_vec());
+                }
+                assert_eq!(together.iter().map(Vec::len).collect::<Vec<_>>(), left);
+                assert_eq!(together.concat(), payload[..left.iter().sum()]);
+            }
+            let mut bytes = superpacket(protocol, 0, &[1; 10]);
+            assert!(!Superpacket::new(Offload { gso, checksum: None, headers_len: 0 }, &mut bytes).shed_segment());
+            assert!(!Superpacket::complete(&mut bytes).shed_segment());
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use crate::model::{AttachmentId, NodeId, Vni, WgPublicKey, WgSecret};
-use crate::packet::low_bits;
+use crate::packet::{Accepts, Gso, Offload, low_bits};
 
 use super::gate::TokenBucket;
 use super::noise::LocalKey;
@@ -30,8 +30,28 @@ pub struct AttachmentSpec {
 /// What a container's packets come from and go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// A TUN device. `offload`: it takes and gives packets with work left undone ([`crate::packet::Offload`]).
-    Tun { offload: bool },
+    /// A TUN device. `offload`: it takes and gives packets with work left undone ([`crate::packet::Offload`]); `uso`: UDP
+    /// superpackets as well.
+    Tun { offload: bool, uso: bool },
+}
+
+impl DeviceKind {
+    /// Which superpackets it takes.
+    pub(super) fn accepts(self) -> Accepts {
+        let Self::Tun { offload, uso } = self;
+        Accepts { tcp: offload, udp: offload && uso }
+    }
+
+    /// Whether it takes a packet with this work undone.
+    pub(super) fn takes(self, work: Offload) -> bool {
+        let Self::Tun { offload, uso } = self;
+        match work.gso {
+            Gso::None => offload || work.checksum.is_none(),
+            Gso::Tcp { .. } => offload,
+            Gso::Udp { .. } => offload && uso,
+            Gso::Other(_) => false,
+        }
+    }
 }
 
 /// Why an attachment was not taken. Nothing has changed.

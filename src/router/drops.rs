@@ -53,6 +53,8 @@ drop_reasons! {
     HandshakeTimeout: "handshake-timeout" =
         "a packet waited for a tunnel that did not open; is the other node's UDP port reachable?";
     TunnelsFull: "tunnels-full" = "the node has as many tunnels as it may have, all of them in use";
+    StandingQueue: "standing-queue" =
+        "a flow sent faster than it could be encrypted for a while; losing a packet tells its sender to slow down";
     // From the wire.
     UnknownDatagram: "unknown-datagram" = "something that is neither QUIC nor a frame came to the port";
     WireguardClient: "wireguard-client" = "a stock WireGuard client called; this node serves none";

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv4View, Offload, runs};
+use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv4View, runs};
 
 use super::noise::{Message, RESULT_LEN_MIN, Step};
 use super::peer::canonical;
@@ -118,7 +118,7 @@ impl Router {
         tunnel.last_data = now;
         self.peers[tunnel.peer].rx_bytes += len as u64;
         attachment.traffic.received(len);
-        self.out.commit_device(attachment.id, Offload::NONE, len);
+        self.out.commit_device(attachment.id, attachment.device.accepts(), len);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl Router {
             if self.tunnels.get(slot).is_some_and(|tunnel| tunnel.due == at) {
                 self.tunnel_due(now, slot);
             }
-            if !self.has_room() {
+            if !self.has_room_outbound() {
                 break;
             }
         }

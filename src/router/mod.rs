@@ -2,7 +2,9 @@
 //!
 //! Feed it: [`Router::handle_device`] with what a container sent, [`Router::handle_wire`] with what came to the port,
 //! [`Router::handle_timeout`] when [`Router::next_timeout`] has come. Then drain [`Router::poll_output`] until `None`. Several
-//! packets may be fed before, as long as [`Router::has_room`] says so: what shares a destination leaves in one batch.
+//! packets may be fed before, as long as [`Router::has_room_outbound`] and [`Router::has_room_inbound`] say so: what shares
+//! a destination leaves in one batch, and what shares a flow reaches a device in one superpacket. When the socket is full,
+//! [`Router::hold_wire`] keeps what it did not take.
 //!
 //! A packet from a container is dropped unless its source is exactly the container's address; a packet from a peer unless it
 //! came through the tunnel of its frame's VNI and generation, from exactly the remote attachment's address, to exactly ours.
@@ -16,6 +18,7 @@
 mod attachment;
 mod change;
 mod drops;
+mod fair;
 mod gate;
 mod handshake;
 mod inbound;
@@ -45,6 +48,7 @@ use crate::packet::{Batch, Gather};
 
 pub use attachment::{AttachError, AttachmentSpec, DeviceKind, Traffic};
 pub use drops::{DropReason, Drops};
+pub use fair::{FairQueue, Popped};
 pub use status::{AttachmentStatus, PeerStatus};
 
 use attachment::Attachments;
@@ -121,6 +125,8 @@ pub struct Router {
     waiting: Waiting,
     timers: Timers,
     queued_bytes: usize,
+    /// Where a packet is padded.
+    padded: Vec<u8>,
     out: Outbox,
     drops: Drops,
 }
@@ -141,6 +147,7 @@ impl Router {
             waiting: Waiting::default(),
             timers: Timers::default(),
             queued_bytes: 0,
+            padded: Vec::new(),
             out: Outbox::new(),
             drops: Drops::default(),
             rng,
@@ -152,9 +159,30 @@ impl Router {
         self.out.poll()
     }
 
-    /// Whether one more packet, or received buffer, can be fed before the output is drained.
-    pub fn has_room(&self) -> bool {
-        self.out.has_room()
+    /// Whether one more packet of a device can be fed before the output is drained.
+    pub fn has_room_outbound(&self) -> bool {
+        self.out.has_room_outbound()
+    }
+
+    /// Whether one more received buffer can be fed before the output is drained.
+    pub fn has_room_inbound(&self) -> bool {
+        self.out.has_room_inbound()
+    }
+
+    /// The socket is full, and took only `sent` datagrams of the last batch. The others are kept, and [`Output::Wire`] comes
+    /// no more until [`Self::release_wire`]; until then feed no packet of a device.
+    pub fn hold_wire(&mut self, sent: usize) {
+        self.out.hold_wire(sent);
+    }
+
+    /// The socket takes datagrams again.
+    pub fn release_wire(&mut self) {
+        self.out.release_wire();
+    }
+
+    /// Whether datagrams are held back.
+    pub fn is_wire_held(&self) -> bool {
+        self.out.is_wire_held()
     }
 
     /// When [`Self::handle_timeout`] is to be called.

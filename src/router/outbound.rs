@@ -10,19 +10,30 @@ use crate::packet::{
     write_unreachable,
 };
 
-use super::attachment::{AttachmentSlot, DeviceKind, Queued, Remote, Route};
+use super::attachment::{AttachmentSlot, Queued, Remote, Route};
 use super::noise::{DATA_OVERHEAD, Step};
 use super::tunnel::TunnelSlot;
 use super::{DropReason, Event, Router};
 
 const DNS_PORT: u16 = 53;
+const PADDING: usize = 16;
 
 impl Router {
     /// A container sent a packet through its device.
-    pub fn handle_device(&mut self, now: Instant, id: AttachmentId, mut packet: Superpacket<'_>) {
-        if let Err(reason) = self.outbound(now, id, &mut packet) {
+    ///
+    /// If it is for another container of this node whose device takes it as it is, nothing is made of it: the answer is whom
+    /// the caller is to write it to, with the work that is undone.
+    #[must_use = "a packet between containers of this node is written by the caller"]
+    pub fn handle_device(
+        &mut self,
+        now: Instant,
+        id: AttachmentId,
+        packet: &mut Superpacket<'_>,
+    ) -> Option<AttachmentId> {
+        self.outbound(now, id, packet).unwrap_or_else(|reason| {
             self.drops.count(reason);
-        }
+            None
+        })
     }
 
     /// A packet of this node's own, such as the resolver's answer, goes to a container's device.
@@ -36,7 +47,12 @@ impl Router {
         }
     }
 
-    fn outbound(&mut self, now: Instant, id: AttachmentId, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
+    fn outbound(
+        &mut self,
+        now: Instant,
+        id: AttachmentId,
+        packet: &mut Superpacket<'_>,
+    ) -> Result<Option<AttachmentId>, DropReason> {
         let slot = self.attachments.by_id(id).ok_or(DropReason::UnknownAttachment)?;
         let view = packet.view().map_err(|error| match error {
             Ipv4Error::Version(_) => DropReason::NotIpv4,
@@ -50,14 +66,14 @@ impl Router {
         let (vni, to) = (attachment.vni, view.destination());
         match Destination::of(to) {
             Destination::Multicast => Err(DropReason::Multicast),
-            Destination::Resolver => self.for_resolver(now, slot, packet),
+            Destination::Resolver => self.for_resolver(now, slot, packet).map(|()| None),
             Destination::Outside => {
                 self.refuse(now, slot, packet, Unreachable::Prohibited);
                 Err(DropReason::OutsideDestination)
             }
             Destination::Container => match self.attachments.at(vni, to) {
                 Some(other) => self.for_neighbour(other, packet),
-                None => self.for_peer(now, slot, to, packet),
+                None => self.for_peer(now, slot, to, packet).map(|()| None),
             },
         }
     }
@@ -91,15 +107,17 @@ impl Router {
         Ok(())
     }
 
-    /// To another container of this node: no cipher, and the kernel's undone work stays undone where it can.
-    fn for_neighbour(&mut self, other: AttachmentSlot, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
+    /// To another container of this node: no cipher, no copy, and the kernel's undone work stays undone where it can.
+    fn for_neighbour(
+        &mut self,
+        other: AttachmentSlot,
+        packet: &mut Superpacket<'_>,
+    ) -> Result<Option<AttachmentId>, DropReason> {
         packet.check().map_err(|_| DropReason::UnsupportedOffload)?;
         let attachment = &mut self.attachments[other];
         attachment.traffic.received(packet.bytes().len());
-        let DeviceKind::Tun { offload } = attachment.device;
-        if offload {
-            let pushed = self.out.push_device(attachment.id, packet.offload(), packet.bytes());
-            return if pushed { Ok(()) } else { Err(DropReason::OutboxFull) };
+        if attachment.device.takes(packet.offload()) {
+            return Ok(Some(attachment.id));
         }
         let mut segments = packet.segments().map_err(|_| DropReason::UnsupportedOffload)?;
         while let Some(segment) = segments.next() {
@@ -107,7 +125,7 @@ impl Router {
                 return Err(DropReason::OutboxFull);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// To a container of another node, through its tunnel; or into the queue for it.
@@ -138,15 +156,17 @@ impl Router {
         let tunnel = &mut self.tunnels[slot];
         let peer = &mut self.peers[tunnel.peer];
         let endpoint = peer.endpoint.ok_or(DropReason::NoEndpoint)?;
+        let mtu_bytes = usize::from(self.attachments[tunnel.attachment].mtu_bytes);
         (tunnel.last_data, tunnel.last_sent) = (now, now);
         let mut segments = packet.segments().map_err(|_| DropReason::UnsupportedOffload)?;
         while let Some(segment) = segments.next() {
+            let packet = pad(segment, mtu_bytes, &mut self.padded);
             let out = self.out.wire_spare();
-            if out.len() < segment.len() + FRAME_HEADER_LEN + DATA_OVERHEAD {
+            if out.len() < packet.len() + FRAME_HEADER_LEN + DATA_OVERHEAD {
                 return Err(DropReason::OutboxFull);
             }
             let (header, message) = out.split_at_mut(FRAME_HEADER_LEN);
-            match tunnel.noise.seal(segment, message) {
+            match tunnel.noise.seal(packet, message) {
                 Ok(Step::Send(len)) => {
                     header.copy_from_slice(&tunnel.header);
                     peer.tx_bytes += segment.len() as u64;
@@ -237,6 +257,19 @@ impl Router {
             self.handle_local(id, &error[..len]);
         }
     }
+}
+
+/// Pads a packet to a multiple of 16 bytes, but not beyond the MTU, so that its length says less (WireGuard §5.4.6). The
+/// receiver cuts it to its IP length.
+fn pad<'a>(packet: &'a [u8], mtu_bytes: usize, padded: &'a mut Vec<u8>) -> &'a [u8] {
+    let len = packet.len().next_multiple_of(PADDING).min(mtu_bytes.max(packet.len()));
+    if len == packet.len() {
+        return packet;
+    }
+    padded.clear();
+    padded.extend_from_slice(packet);
+    padded.resize(len, 0);
+    padded
 }
 
 /// What kind of address a container sends to.

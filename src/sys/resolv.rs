@@ -16,6 +16,7 @@ const MARK: &str = "# written by peerd for this network namespace; removed at de
 /// Where `ip netns` keeps its namespaces, and what `ip netns exec` puts into `/etc`.
 const NAMED_NETNS: &str = "/run/netns";
 const NAMED_ETC: &str = "/etc/netns";
+const FILE_NAME: &str = "resolv.conf";
 
 /// Why a container's names are not set up. It can be attached all the same.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,11 @@ pub enum ResolvError {
 /// namespace without a name, in whose place nobody would look for such a file.
 pub fn provide(netns: &Path) -> Result<Option<PathBuf>, ResolvError> {
     etc_of(netns).map(|folder| provide_in(&folder)).transpose()
+}
+
+/// Where [`provide`] would write for the namespace at `netns`, whether or not something is there.
+pub fn place(netns: &Path) -> Option<PathBuf> {
+    etc_of(netns).map(|folder| folder.join(FILE_NAME))
 }
 
 /// Removes what [`provide`] wrote, and its folder when that is empty then. A file that is not ours stays.
@@ -58,7 +64,7 @@ fn etc_of(netns: &Path) -> Option<PathBuf> {
 }
 
 fn provide_in(folder: &Path) -> Result<PathBuf, ResolvError> {
-    let path = folder.join("resolv.conf");
+    let path = folder.join(FILE_NAME);
     let wrote = match is_ours(&path) {
         Ok(true) => return Ok(path),
         Ok(false) => return Err(ResolvError::Foreign(path)),

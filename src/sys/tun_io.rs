@@ -39,6 +39,11 @@ impl TunDevice {
         self.offload
     }
 
+    /// How many bytes stand in front of a packet in the buffer that it was read into.
+    pub fn header_len(&self) -> usize {
+        if self.offload { OFFLOAD_HEADER_LEN } else { 0 }
+    }
+
     /// The descriptor. To close it takes the kernel 17 ms.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
@@ -65,6 +70,15 @@ impl TunDevice {
             return Ok(None);
         };
         Ok(Some(Superpacket::new(Offload::decode(header), packet)))
+    }
+
+    /// Writes a packet that another device gave, with the work that is undone in it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn pass(&self, packet: &Superpacket<'_>) -> io::Result<()> {
+        let whole = std::array::from_fn(|_| 0..packet.bytes().len() as u32);
+        self.write(&packet.gather(&whole))
     }
 
     /// Writes one packet.

@@ -45,8 +45,8 @@ pub struct UdpCapabilities {
 /// Why datagrams were not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("the send buffer is full")]
-    Full,
+    #[error("the send buffer is full, {sent} of the datagrams went")]
+    Full { sent: usize },
     #[error("longer than the path takes")]
     TooLong,
     #[error("cannot send")]
@@ -99,7 +99,7 @@ impl UdpSocket {
     /// Sends a batch to one address.
     ///
     /// # Errors
-    /// Of a batch that was cut here, the segments before the error are gone.
+    /// Of a batch that was cut here, the datagrams before the error are gone.
     pub fn send(&self, to: SocketAddr, batch: Batch<'_>) -> Result<(), SendError> {
         let to = self.reachable(to);
         if batch.count() == 1 || batch.count() <= self.state.max_gso_segments() {
@@ -109,13 +109,19 @@ impl UdpSocket {
                 result => return result,
             }
         }
-        batch.iter().try_for_each(|datagram| self.transmit(to, datagram, None))
+        for (sent, datagram) in batch.iter().enumerate() {
+            match self.transmit(to, datagram, None) {
+                Err(SendError::Full { .. }) => return Err(SendError::Full { sent }),
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn transmit(&self, destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Result<(), SendError> {
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
         self.state.try_send((&self.socket).into(), &transmit).map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS) => SendError::Full,
+            Some(libc::EAGAIN) => SendError::Full { sent: 0 },
             Some(libc::EMSGSIZE) => SendError::TooLong,
             _ => SendError::Refused(error),
         })

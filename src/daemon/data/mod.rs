@@ -6,6 +6,7 @@
 //!
 //! Closing a TUN takes the kernel 17 ms, so this thread never does: it hands devices back, or lets another thread close them.
 
+mod backlog;
 mod devices;
 mod handle;
 mod thread;

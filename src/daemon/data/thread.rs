@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc;
 
+use super::backlog::{Backlog, Read};
 use super::devices::Devices;
 use super::handle::{Call, Shared};
 use super::{Attachment, DataError, DataEvent, DataStats, Device, Replies, Resolver};
@@ -18,7 +19,7 @@ use crate::model::{AttachmentId, NodeId};
 use crate::packet::{Class, runs};
 use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Output, Router};
 use crate::sys::clock;
-use crate::sys::tun_io::{Gone, READ_LEN, TunDevice};
+use crate::sys::tun_io::{Gone, TunDevice};
 use crate::sys::udp::{RecvBuffers, SendError, UdpSocket};
 
 const SOCKET: Token = Token(0);
@@ -26,7 +27,10 @@ const WAKER: Token = Token(1);
 const EVENTS_LEN: usize = 256;
 /// What one device may send before the next has its turn.
 const TURN_PACKETS: usize = 64;
-const TURN_BYTES: usize = 256 << 10;
+/// What is encrypted before devices and socket are looked at again: about 100 us of work.
+const BURST_BYTES: usize = 128 << 10;
+/// What a small packet counts for: it takes as long as so many bytes do.
+const BURST_BYTES_PER_PACKET: usize = 1024;
 
 /// What the thread is made of.
 pub(super) struct Parts {
@@ -44,8 +48,10 @@ struct DataThread {
     socket: Arc<UdpSocket>,
     /// Whether the socket may have datagrams: until it says that it has none.
     socket_ready: bool,
+    /// Whether readiness to send is waited for.
+    watches_writable: bool,
     received: RecvBuffers,
-    read: Box<[u8; READ_LEN]>,
+    backlog: Backlog,
     devices: Devices,
     router: Router,
     resolver: Box<dyn Resolver>,
@@ -62,14 +68,14 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
     poll.registry().register(&mut SourceFd(&parts.socket.as_raw_fd()), SOCKET, Interest::READABLE)?;
     let mut router = Router::new(router::Config::default(), parts.seed);
     router.set_node(parts.node);
-    let read = vec![0; READ_LEN].into_boxed_slice().try_into().expect("it is made of that length");
     let mut thread = DataThread {
         poll,
         shared: shared.clone(),
         socket: parts.socket,
         socket_ready: true,
+        watches_writable: false,
         received: RecvBuffers::default(),
-        read,
+        backlog: Backlog::default(),
         devices: Devices::default(),
         router,
         resolver: parts.resolver,
@@ -111,7 +117,12 @@ impl DataThread {
             let mut told = false;
             for event in &events {
                 match event.token() {
-                    SOCKET => self.socket_ready = true,
+                    SOCKET => {
+                        self.socket_ready |= event.is_readable() || event.is_error();
+                        if event.is_writable() {
+                            self.router.release_wire();
+                        }
+                    }
                     WAKER => told = true,
                     device => self.devices.ready_token(device),
                 }
@@ -127,6 +138,7 @@ impl DataThread {
             for _ in 0..self.devices.ready_count() {
                 self.read_device(now);
             }
+            self.route_backlog(now);
             if self.router.next_timeout().is_some_and(|at| at <= now) {
                 self.router.handle_timeout(now);
             }
@@ -134,12 +146,28 @@ impl DataThread {
                 self.resolver.handle_timeout(now, &mut self.replies);
             }
             self.drain();
+            if let Err(error) = self.watch_socket() {
+                tracing::error!(%error, "cannot wait for the socket");
+                return;
+            }
         }
+    }
+
+    /// While the socket is full, the thread wants to know when it is not; at any other time that would wake it for nothing.
+    fn watch_socket(&mut self) -> io::Result<()> {
+        let held = self.router.is_wire_held();
+        if held == self.watches_writable {
+            return Ok(());
+        }
+        self.watches_writable = held;
+        let interest = if held { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().reregister(&mut SourceFd(&self.socket.as_raw_fd()), SOCKET, interest)
     }
 
     /// How long there may be nothing to do.
     fn timeout(&self) -> Option<Duration> {
-        if self.socket_ready || self.devices.any_ready() {
+        let may_send = !self.backlog.is_empty() || self.devices.any_ready();
+        if self.socket_ready || may_send && !self.router.is_wire_held() {
             return Some(Duration::ZERO);
         }
         // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
@@ -165,7 +193,7 @@ impl DataThread {
                     self.router.handle_wire(now, received.from, run);
                 }
             }
-            if !self.router.has_room() {
+            if !self.router.has_room_inbound() {
                 drain(
                     &mut self.router,
                     &self.socket,
@@ -180,34 +208,33 @@ impl DataThread {
         self.drain();
     }
 
-    /// One device's turn.
+    /// One device's turn: what it has, up to a bound, joins what waits.
     fn read_device(&mut self, now: Instant) {
         let Some((slot, served)) = self.devices.next() else { return };
         let id = served.id;
-        let (mut packets, mut bytes) = (0, 0);
-        let more = loop {
-            if packets == TURN_PACKETS || bytes >= TURN_BYTES {
-                break true;
-            }
-            let Some(device) = self.devices.by_id(id) else { break false };
-            match device.read(&mut self.read) {
-                Ok(Some(packet)) => {
-                    packets += 1;
-                    bytes += packet.bytes().len();
-                    self.router.handle_device(now, id, packet);
-                }
-                Ok(None) => break false,
+        for _ in 0..TURN_PACKETS {
+            match self.backlog.read(now, id, &served.device) {
+                Ok(Read::Packet) => {}
+                Ok(Read::Empty) => return,
+                Ok(Read::Full) => break,
                 Err(Gone) => {
                     self.device_gone(id);
-                    break false;
+                    return;
                 }
             }
-            if !self.router.has_room() {
+        }
+        self.devices.again(slot);
+    }
+
+    /// Routes what waits, up to a burst: nobody who comes then waits for more than that.
+    fn route_backlog(&mut self, now: Instant) {
+        let mut bytes = 0;
+        while bytes < BURST_BYTES && !self.router.is_wire_held() {
+            let Some(len) = self.backlog.route_next(now, &mut self.router, &self.devices) else { break };
+            bytes += len.max(BURST_BYTES_PER_PACKET);
+            if !self.router.has_room_outbound() {
                 self.drain();
             }
-        };
-        if more {
-            self.devices.again(slot);
         }
         self.drain();
     }
@@ -266,8 +293,8 @@ impl DataThread {
 
     fn attach(&mut self, now: Instant, attachment: Attachment, device: Device) -> Result<(), DataError> {
         let Attachment { id, vni, address, secret, mtu_bytes } = attachment;
-        let Device { fd, vnet_hdr, uso: _ } = device;
-        let kind = DeviceKind::Tun { offload: vnet_hdr };
+        let Device { fd, vnet_hdr, uso } = device;
+        let kind = DeviceKind::Tun { offload: vnet_hdr, uso };
         let device = TunDevice::new(fd, vnet_hdr).map_err(DataError::Device)?;
         let spec = AttachmentSpec { id, vni, address, secret, mtu_bytes, device: kind };
         if let Err(error) = self.router.attach(now, spec) {
@@ -305,8 +332,9 @@ fn drain(
             match output {
                 Output::Wire { to, batch } => match socket.send(to, batch) {
                     Ok(()) => {}
+                    Err(SendError::Full { sent }) => router.hold_wire(sent),
                     Err(SendError::TooLong) => too_long += batch.count() as u64,
-                    Err(SendError::Full | SendError::Refused(_)) => busy += batch.count() as u64,
+                    Err(SendError::Refused(_)) => busy += batch.count() as u64,
                 },
                 Output::Device { attachment, packet } => {
                     let written = devices.by_id(attachment).is_some_and(|device| device.write(&packet).is_ok());

@@ -1,11 +1,15 @@
 //! A connection to a node that has proven its key: pushes and exchanges.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::{Connection, VarInt};
 
+use super::door::Pass;
+use super::endpoint::{RECEIVE_WINDOW, STREAMS_MAX};
 use super::tls;
+use crate::daemon::node::lock;
 use crate::gossip::MESSAGE_LEN_MAX;
 use crate::model::NodeId;
 
@@ -18,6 +22,8 @@ pub struct Link {
     connection: Connection,
     peer: NodeId,
     dialled: bool,
+    /// The place of a stranger; a member needs none.
+    pass: Arc<Mutex<Option<Pass>>>,
 }
 
 /// Why a message did not go through.
@@ -28,7 +34,9 @@ pub enum LinkError {
     #[error("the message could not be written")]
     Write(#[from] quinn::WriteError),
     #[error("the message could not be read")]
-    Read(#[from] quinn::ReadToEndError),
+    Read(#[from] quinn::ReadError),
+    #[error("the message has more than {0} bytes")]
+    TooLong(usize),
     #[error("the other side took longer than {} s", MESSAGE_TIMEOUT.as_secs())]
     Timeout,
     #[error("the stream was closed already")]
@@ -42,15 +50,15 @@ async fn bounded<T, E: Into<LinkError>>(step: impl Future<Output = Result<T, E>>
 
 impl Link {
     pub(super) fn dialled(connection: Connection, peer: NodeId) -> Self {
-        Self { connection, peer, dialled: true }
+        Self { connection, peer, dialled: true, pass: Arc::default() }
     }
 
     /// None for a peer whose certificate carries no node key, which the verifier has refused already.
-    pub(super) fn accepted(connection: Connection) -> Option<Self> {
+    pub(super) fn accepted(connection: Connection, pass: Pass) -> Option<Self> {
         let identity = connection.peer_identity()?;
         let chain = identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
         let peer = tls::node_of(chain.first()?)?;
-        Some(Self { connection, peer, dialled: false })
+        Some(Self { connection, peer, dialled: false, pass: Arc::new(Mutex::new(Some(pass))) })
     }
 
     /// The node at the other end, proven by TLS.
@@ -96,7 +104,7 @@ impl Link {
         let (mut send, mut receive) = bounded(self.connection.open_bi()).await?;
         bounded(send.write_all(request)).await?;
         send.finish()?;
-        bounded(receive.read_to_end(MESSAGE_LEN_MAX)).await
+        bounded(read_whole(&mut receive, MESSAGE_LEN_MAX)).await
     }
 
     /// The next message that the peer pushes. Cancel safe until a stream is there.
@@ -108,6 +116,14 @@ impl Link {
     pub async fn accept_exchange(&self) -> Result<(ReplyStream, PushStream), LinkError> {
         let (send, receive) = self.connection.accept_bi().await?;
         Ok((ReplyStream(send), PushStream(receive)))
+    }
+
+    /// Gives the peer the room that a member has, in place of a stranger's.
+    pub fn admit(&self) {
+        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
+        self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
+        drop(lock(&self.pass).take());
     }
 
     /// Ends the connection. `reason` is for the other side's log.
@@ -127,8 +143,23 @@ pub struct PushStream(quinn::RecvStream);
 impl PushStream {
     /// The whole message, at most `len_max` bytes.
     pub async fn read(mut self, len_max: usize) -> Result<Vec<u8>, LinkError> {
-        bounded(self.0.read_to_end(len_max)).await
+        bounded(read_whole(&mut self.0, len_max)).await
     }
+}
+
+/// Reads to the end of a stream, at most `len_max` bytes.
+///
+/// In order and by copying: quinn's own `read_to_end` keeps whole datagrams for single bytes of them, so that a peer could
+/// make a small message cost a thousand times its size.
+async fn read_whole(stream: &mut quinn::RecvStream, len_max: usize) -> Result<Vec<u8>, LinkError> {
+    let mut message = Vec::new();
+    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {
+        if message.len() + chunk.bytes.len() > len_max {
+            return Err(LinkError::TooLong(len_max));
+        }
+        message.extend_from_slice(&chunk.bytes);
+    }
+    Ok(message)
 }
 
 /// Where the reply to an exchange goes.

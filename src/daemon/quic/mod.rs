@@ -3,6 +3,7 @@
 //! [`Endpoint`] dials and accepts; a [`Link`] is a connection whose peer has proven its node key. Membership is not
 //! decided here: a proven key may still be a stranger.
 
+mod door;
 mod endpoint;
 mod link;
 #[cfg(test)]

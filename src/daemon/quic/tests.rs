@@ -38,6 +38,13 @@ async fn link(a: &Side, b: &Side) -> (Link, Link) {
     (dialled.expect("dialled"), accepted)
 }
 
+/// As [`link`], and the dialling side is a member.
+async fn member_link(a: &Side, b: &Side) -> (Link, Link) {
+    let (dialled, accepted) = link(a, b).await;
+    accepted.admit();
+    (dialled, accepted)
+}
+
 #[tokio::test]
 async fn both_ends_know_whom_they_talk_to_and_share_an_exporter_secret() {
     let (a, b) = (side(1), side(2));
@@ -52,7 +59,7 @@ async fn both_ends_know_whom_they_talk_to_and_share_an_exporter_secret() {
 #[tokio::test]
 async fn a_push_and_an_exchange_arrive_whole() {
     let (a, b) = (side(1), side(2));
-    let (dialled, accepted) = link(&a, &b).await;
+    let (dialled, accepted) = member_link(&a, &b).await;
     let message = vec![7; MESSAGE_LEN_MAX];
     let (pushed, heard) =
         tokio::join!(dialled.push(&message), async { accepted.accept_push().await?.read(MESSAGE_LEN_MAX).await });
@@ -83,9 +90,38 @@ async fn a_node_with_another_key_than_expected_is_refused() {
 #[tokio::test]
 async fn a_message_longer_than_allowed_is_refused_and_the_link_stays() {
     let (a, b) = (side(1), side(2));
-    let (dialled, accepted) = link(&a, &b).await;
+    let (dialled, accepted) = member_link(&a, &b).await;
     let (_, heard) = tokio::join!(dialled.push(&[7; 5000]), async { accepted.accept_push().await?.read(4096).await });
     assert!(heard.is_err());
+    let (pushed, heard) =
+        tokio::join!(dialled.push(b"short"), async { accepted.accept_push().await?.read(4096).await });
+    pushed.expect("pushed");
+    assert_eq!(heard.expect("heard"), b"short");
+}
+
+#[tokio::test]
+async fn a_stranger_has_one_thing_to_say_and_pushes_nothing() {
+    let (a, b) = (side(1), side(2));
+    let (dialled, accepted) = link(&a, &b).await;
+    let answer = async {
+        let (reply, request) = accepted.accept_exchange().await?;
+        let request = request.read(4096).await?;
+        reply.reply(&request).await
+    };
+    let push = async {
+        let _ = dialled.push(b"noise").await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        heard = accepted.accept_push() => panic!("a stranger's push is heard: {}", heard.is_ok()),
+        () = push => unreachable!("it waits for ever"),
+        (reply, answered) = async { tokio::join!(dialled.exchange(b"hello"), answer) } => {
+            answered.expect("answered");
+            assert_eq!(reply.expect("a reply"), b"hello");
+        }
+    }
+    // As a member it may.
+    accepted.admit();
     let (pushed, heard) =
         tokio::join!(dialled.push(b"short"), async { accepted.accept_push().await?.read(4096).await });
     pushed.expect("pushed");

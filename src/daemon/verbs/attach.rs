@@ -1,35 +1,33 @@
-//! Containers come and go: attach, detach, and what a restart or a vanished namespace asks for.
+//! Attach: a container gets its address, its interface and its traffic.
 //!
-//! An attach has three steps, each undone if a later one fails: the record (address and number, on disk), the TUN in the
-//! container's namespace, the router's part. A detach undoes them in the reverse order and does every step.
+//! Four steps, each undone if a later one fails: the record (address and number, on disk), the note of what is about to be
+//! made (on disk too, so that a crash leaves nothing that nobody knows of), the TUN in the container's namespace, the
+//! router's part.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::Answer;
+use super::detach::{forget, unplug_device, unpublish};
 use super::failures::{self, label, with_causes};
 use super::look::INNER_MTU_BYTES;
 use crate::control::{Attach, Attached, ExitStatus, Failure, Target};
-use crate::daemon::attachments::Local;
+use crate::daemon::attachments::{ClaimError, Local};
 use crate::daemon::data::{Attachment, Device};
 use crate::daemon::node::Node;
 use crate::dns::Caller;
-use crate::gossip::{AttachSpec, Done, OperationError, Space};
+use crate::gossip::{AttachSpec, OperationError, Space};
 use crate::membership::Container;
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
-use crate::sys::tun::{self, Tun, TunSpec};
+use crate::sys::tun::{self, Tun, TunError, TunSpec};
 use crate::sys::{clock, random, resolv};
 
-/// How often namespaces are looked at to see whether they are still there.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Runs what may block where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("sys reports its failures as errors")
 }
 
-fn open(target: &Target) -> Result<Netns, NetnsError> {
+pub(super) fn open(target: &Target) -> Result<Netns, NetnsError> {
     match target {
         Target::Netns(path) => Netns::open(Path::new(path)),
         Target::Pid(pid) => Netns::of_pid(*pid),
@@ -73,13 +71,21 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
-    let _claim = node.attachments.claim(netns.id()).map_err(|holder| {
-        let holder = holder.map_or_else(|| "somebody else at this moment".to_owned(), |id| format!("container {id}"));
-        let why = format!("its network namespace is attached already, by {holder}");
-        Failure::new(ExitStatus::Conflict, &what, why, "one network per namespace: peerctl detach ID first")
+    let id = AttachmentId::random(&mut random::Os);
+    let _claim = node.attachments.claim_free(netns.id(), id).map_err(|error| {
+        let (why, hint) = match error {
+            ClaimError::Held(holder) => (
+                format!("its network namespace is attached already, by container {holder}"),
+                "one network per namespace: peerctl detach ID first",
+            ),
+            ClaimError::Busy | ClaimError::Unknown => (
+                "something is being attached to its network namespace, or detached, at this moment".to_owned(),
+                "wait for that; peerctl container ls",
+            ),
+        };
+        Failure::new(ExitStatus::Conflict, &what, why, hint)
     })?;
 
-    let id = AttachmentId::random(&mut random::Os);
     let secret = WgSecret::random(&mut random::Os);
     let spec = AttachSpec {
         id,
@@ -94,18 +100,13 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     };
     let done = node.operate(move |gossip| gossip.attach(spec, clock::now()), None).await?;
     if let Err(error) = done {
+        if error == OperationError::NotStored {
+            // The machine goes on trying to write what it has signed: the record is taken back.
+            unpublish(node, id).await;
+        }
         return Err(failures::operation(what, &error, &node.membership()));
     }
-    let network = node.network(Some(checked.network.as_str()))?;
-    let container = network.containers().find(|container| container.id == id).cloned().ok_or_else(|| {
-        let why = "its record is overruled already";
-        Failure::new(ExitStatus::Conflict, &what, why, "peerctl status shows what stands against it")
-    });
-    let attached = match container {
-        Ok(container) => plug(node, &checked.network, &container, secret, netns, &request.ifname, Plug::Make).await,
-        Err(failure) => Err(failure),
-    };
-    match attached {
+    match equip(node, &checked.network, id, secret, netns, &request.ifname).await {
         Ok((container, warning)) => {
             let answer = Answer::of(Attached {
                 id: id.to_string(),
@@ -130,191 +131,110 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     }
 }
 
-/// Whether the container's TUN is to be made, or there from an earlier run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Plug {
-    Make,
-    Adopt,
-}
-
-/// Everything after the record: TUN, router, resolv.conf, memory. Undone if it fails.
-async fn plug(
+/// Everything after the record; all of it undone if a part fails. A warning says what could not be had beside it.
+async fn equip(
     node: &Node,
     network: &NetworkId,
-    container: &Container,
+    id: AttachmentId,
     secret: WgSecret,
     netns: Netns,
     ifname: &str,
-    plug: Plug,
 ) -> Result<(Container, Option<String>), Failure> {
-    let what = "cannot attach the container";
-    let spec = TunSpec { ifname: ifname.to_owned(), address: container.address, mtu_bytes: INNER_MTU_BYTES };
-    let (netns, tun) = blocking(move || {
-        let tun = match plug {
-            Plug::Make => tun::attach_tun(&netns, &spec),
-            Plug::Adopt => tun::adopt_tun(&netns, &spec),
-        };
-        (netns, tun)
-    })
-    .await;
-    let Tun { fd, facts } = tun.map_err(|error| failures::tun(what, &error))?;
-    let vni = node.network(Some(network.as_str()))?.vni;
-    let caller = Caller {
-        network: network.clone(),
-        attachment: container.id,
-        address: container.address,
-        app: container.app.clone(),
-        version: container.version.clone(),
-    };
-    // A namespace without a name has no file of its own; `run` brings one along.
-    let (resolv, warning) = match resolv::provide(&netns.path()) {
-        Ok(path) => (path, None),
-        Err(error) => (None, Some(format!("names are not set up in the container: {}", with_causes(&error)))),
-    };
+    let container = node.network(Some(network.as_str()))?.containers().find(|container| container.id == id).cloned();
+    let container = container.ok_or_else(|| {
+        let why = "its record is overruled already";
+        Failure::new(ExitStatus::Conflict, WHAT, why, "peerctl status shows what stands against it")
+    })?;
     let local = Local {
-        id: container.id,
+        id,
         network: network.clone(),
         anchor: netns.anchor(),
         ifname: ifname.to_owned(),
         address: container.address,
         mtu_bytes: INNER_MTU_BYTES,
-        resolv,
+        resolv: resolv::place(&netns.path()),
     };
-    let attachment =
-        Attachment { id: container.id, vni, address: container.address, secret, mtu_bytes: INNER_MTU_BYTES as u16 };
-    let device = Device { fd, vnet_hdr: facts.vnet_hdr, uso: facts.offloads.uso };
-    let stored = match node.attachments.insert(local.clone(), caller) {
-        Ok(()) => node.data.attach(attachment, device).await.map_err(|error| with_causes(&error)),
-        Err(error) => Err(with_causes(&error)),
-    };
-    if let Err(why) = stored {
-        node.attachments.remove(container.id);
-        unplug_device(&local).await;
-        return Err(Failure::new(ExitStatus::Failure, what, why, "the daemon's log tells more"));
-    }
-    tracing::info!(attachment = %container.id, %network, address = %container.address, ifname, "attached");
-    Ok((container.clone(), warning))
-}
-
-/// Takes the record out. What stays of it after a failure here goes with the next sweep.
-async fn unpublish(node: &Node, id: AttachmentId) {
-    match node.operate(move |gossip| gossip.detach(id, clock::now()), None).await {
-        Ok(Ok(Done::Detached) | Err(OperationError::NoAttachment(_))) => {}
-        Ok(Ok(_)) => unreachable!("a detach ends with Detached"),
-        Ok(Err(error)) => tracing::warn!(attachment = %id, %error, "a container's record stays"),
-        Err(failure) => tracing::warn!(attachment = %id, error = %failure.why, "a container's record stays"),
+    let (attachments, noted) = (node.attachments.clone(), local.clone());
+    blocking(move || attachments.insert(noted)).await.map_err(|error| {
+        let hint = error.advice().unwrap_or("the daemon's log tells more");
+        Failure::new(ExitStatus::Failure, WHAT, with_causes(&error), hint)
+    })?;
+    match plug(node, &local, &container, secret, netns, Plug::Make).await {
+        Ok(warning) => {
+            tracing::info!(attachment = %id, %network, address = %container.address, ifname, "attached");
+            Ok(((*container).clone(), warning))
+        }
+        Err(Refused { failure, made_nothing }) => {
+            if !made_nothing {
+                unplug_device(&local).await;
+            }
+            forget(node, id).await;
+            Err(failure)
+        }
     }
 }
 
-/// Removes what was put into the container's namespace, if that is still there.
-async fn unplug_device(local: &Local) {
-    let local = local.clone();
-    blocking(move || {
-        if let Some(path) = &local.resolv
-            && let Err(error) = resolv::withdraw(path)
-        {
-            tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
-        }
-        let Ok(netns) = Netns::reopen(&local.anchor) else { return };
-        if let Err(error) = tun::detach_tun(&netns, &local.ifname) {
-            tracing::warn!(attachment = %local.id, error = with_causes(&error), "a container's interface stays");
-        }
+const WHAT: &str = "cannot attach the container";
+
+/// Whether the container's TUN is to be made, or there from an earlier run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plug {
+    Make,
+    Adopt,
+}
+
+/// Why a container is not served.
+pub(super) struct Refused {
+    pub failure: Failure,
+    /// Whether the namespace is as it was, so that what is there is not ours to remove.
+    made_nothing: bool,
+}
+
+/// The TUN, the router's part, and the names. What was made stays when a later part fails: the caller takes it away.
+pub(super) async fn plug(
+    node: &Node,
+    local: &Local,
+    container: &Container,
+    secret: WgSecret,
+    netns: Netns,
+    plug: Plug,
+) -> Result<Option<String>, Refused> {
+    let refused = |failure, made_nothing| Refused { failure, made_nothing };
+    let vni = node.network(Some(local.network.as_str())).map_err(|failure| refused(failure, true))?.vni;
+    let spec = TunSpec { ifname: local.ifname.clone(), address: local.address, mtu_bytes: local.mtu_bytes };
+    let (path, tun) = blocking(move || {
+        let tun = match plug {
+            Plug::Make => tun::attach_tun(&netns, &spec),
+            Plug::Adopt => tun::adopt_tun(&netns, &spec),
+        };
+        (netns.path(), tun)
     })
     .await;
-}
+    let Tun { fd, facts } = tun.map_err(|error| {
+        let made_nothing = matches!(error, TunError::IfnameTaken(_) | TunError::NotOurs(_));
+        refused(failures::tun(WHAT, &error), made_nothing)
+    })?;
+    // A namespace without a name has no file of its own; `run` brings one along.
+    let provided = blocking(move || resolv::provide(&path)).await;
+    let warning = provided.err().map(|error| format!("names are not set up in the container: {}", with_causes(&error)));
 
-/// Takes a container off: name first, so that nobody finds what is going, then traffic, then the device.
-async fn take_off(node: &Node, local: &Local) {
-    unpublish(node, local.id).await;
-    if let Some(fd) = node.data.detach(local.id).await {
-        blocking(move || {
-            // The container may have renamed or moved the device: without persistence it goes with its descriptor.
-            let _ = tun::release_tun(std::os::fd::AsFd::as_fd(&fd));
-            drop(fd);
-        })
-        .await;
-    }
-    unplug_device(local).await;
-    node.attachments.remove(local.id);
-    tracing::info!(attachment = %local.id, address = %local.address, "detached");
-}
-
-pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
-    let local = match target.parse::<AttachmentId>() {
-        Ok(id) => node.attachments.find(|local| local.id == id),
-        Err(_) if target.contains('/') => {
-            let target = Target::Netns(target.to_owned());
-            let netns = blocking(move || open(&target)).await;
-            let netns = netns.map_err(|error| failures::netns("cannot detach the container", &error))?.id();
-            node.attachments.find(|local| local.anchor.id == netns)
-        }
-        Err(_) => None,
-    };
-    let Some(local) = local else {
-        let what = format!("there is no container {} on this node", target.chars().take(120).collect::<String>());
-        let why = "only the node that hosts a container detaches it";
-        return Err(Failure::new(ExitStatus::NotFound, what, why, "peerctl container ls shows ids and nodes"));
-    };
-    take_off(node, &local).await;
-    Ok(Answer::nothing())
-}
-
-/// Takes up the containers of an earlier run again, each with a new key; lets go those whose namespace is gone.
-pub async fn adopt(node: &Node, remembered: Vec<Local>) {
-    for local in remembered {
-        if let Err(why) = adopt_one(node, &local).await {
-            tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
-            take_off(node, &local).await;
-        }
-    }
-    // A record whose container nobody remembers is an attach that was cut short.
-    let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
-    for (_, container) in published {
-        if node.attachments.find(|local| local.id == container.id).is_none() {
-            unpublish(node, container.id).await;
-        }
-    }
-}
-
-async fn adopt_one(node: &Node, local: &Local) -> Result<(), String> {
-    let anchor = local.anchor.clone();
-    let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| with_causes(&error))?;
-    let id = local.id;
-    let published = node.call(|engine| engine.gossip.attachments()).await.map_err(|failure| failure.why)?;
-    let Some((network, container)) = published.into_iter().find(|(_, container)| container.id == id) else {
-        return Err("its record is gone".to_owned());
-    };
-    let secret = WgSecret::random(&mut random::Os);
-    let key = secret.public();
-    let done = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
-    done.map_err(|failure| failure.why)?.map_err(|error| with_causes(&error))?;
-    let plugged = plug(node, &network, &container, secret, netns, &local.ifname, Plug::Adopt).await;
-    plugged.map(drop).map_err(|failure| failure.why)
-}
-
-/// Lets go containers whose namespace has ended, until the node stops.
-///
-/// The descriptor of a TUN keeps its namespace from ending, so the kernel never says that a container is gone: the path
-/// or process by which it was attached does.
-pub async fn detach_gone(node: &Node) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        let locals = node.attachments.list();
-        let gone = blocking(move || {
-            let gone = |local: &Local| {
-                matches!(
-                    Netns::reopen(&local.anchor),
-                    Err(NetnsError::NoSuchPath(_)
-                        | NetnsError::NoSuchProcess(_)
-                        | NetnsError::Replaced(_)
-                        | NetnsError::NotANetns(_))
-                )
-            };
-            locals.into_iter().filter(gone).collect::<Vec<_>>()
-        })
-        .await;
-        for local in gone {
-            take_off(node, &local).await;
+    let attachment =
+        Attachment { id: local.id, vni, address: local.address, secret, mtu_bytes: local.mtu_bytes as u16 };
+    let device = Device { fd, vnet_hdr: facts.vnet_hdr, uso: facts.offloads.uso };
+    // Before there is traffic, so that no query of the container goes unanswered.
+    node.attachments.answer_to(Caller {
+        network: local.network.clone(),
+        attachment: local.id,
+        address: local.address,
+        app: container.app.clone(),
+        version: container.version.clone(),
+    });
+    match node.data.attach(attachment, device).await {
+        Ok(()) => Ok(warning),
+        Err(error) => {
+            node.attachments.ignore(local.id);
+            let failure = Failure::new(ExitStatus::Failure, WHAT, with_causes(&error), "the daemon's log tells more");
+            Err(refused(failure, false))
         }
     }
 }

@@ -7,6 +7,8 @@ use crate::gossip::{JoinError, OperationError};
 use crate::membership::Membership;
 use crate::model::{Label, LabelError, NodeId};
 use crate::sys::netns::NetnsError;
+use crate::sys::socket::SocketError;
+use crate::sys::store::StoreError;
 use crate::sys::tun::TunError;
 
 use ExitStatus::{Conflict, NotFound, Permission, Timeout, Usage};
@@ -86,6 +88,10 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
             let (status, hint) = join(*error);
             (status, error.to_string(), hint.to_owned())
         }
+        OperationError::NotStored => {
+            let hint = "make room, or make the state folder writable: the node then goes on by itself".to_owned();
+            (ExitStatus::Failure, error.to_string(), hint)
+        }
         _ => (ExitStatus::Failure, with_causes(error), "the daemon's log tells more".to_owned()),
     };
     Failure::new(status, what, why, hint)
@@ -100,6 +106,38 @@ fn join(error: JoinError) -> (ExitStatus, &'static str) {
         JoinError::NameTaken => (Conflict, "start the daemon with another --name"),
         JoinError::Expelled => (Permission, "an expelled key stays out: start with an empty --state-dir"),
         JoinError::OtherCluster | JoinError::Invalid(_) => (Permission, "check where the token came from"),
+    }
+}
+
+/// The exit code of a state folder that cannot be used.
+pub fn status_of_store(error: &StoreError) -> ExitStatus {
+    match error {
+        StoreError::Locked { .. } => Conflict,
+        StoreError::ForeignOwner { .. } => Permission,
+        StoreError::NotAFolder(_) | StoreError::Name(_) => Usage,
+        StoreError::Io { source, .. } => status_of_io(source),
+        StoreError::Full(_) | StoreError::ReadOnly(_) => ExitStatus::Failure,
+    }
+}
+
+/// The exit code of a control socket that cannot be had.
+pub fn status_of_socket(error: &SocketError) -> ExitStatus {
+    match error {
+        SocketError::InUse(_) => Conflict,
+        SocketError::NotASocket(_) | SocketError::TooLong(_) => Usage,
+        SocketError::UnsafeFolder(_) => Permission,
+        SocketError::Io { source, .. } => status_of_io(source),
+    }
+}
+
+/// The exit code of what the system refused.
+pub fn status_of_io(error: &std::io::Error) -> ExitStatus {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Permission,
+        std::io::ErrorKind::AddrInUse => Conflict,
+        std::io::ErrorKind::NotFound => NotFound,
+        std::io::ErrorKind::AddrNotAvailable => Usage,
+        _ => ExitStatus::Failure,
     }
 }
 

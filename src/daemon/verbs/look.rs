@@ -201,10 +201,10 @@ pub async fn drops(node: &Node) -> Result<Answer, Failure> {
 }
 
 pub async fn status(node: &Node) -> Result<Answer, Failure> {
-    let links: HashMap<NodeId, (String, f64)> = node
+    let (links, unwritten): (HashMap<NodeId, (String, f64)>, bool) = node
         .call(|engine| {
             let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
-            engine.links().map(|link| (link.peer(), row(link))).collect()
+            (engine.links().map(|link| (link.peer(), row(link))).collect(), engine.is_unwritten())
         })
         .await?;
     let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
@@ -227,7 +227,15 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
             }
         })
         .collect();
-    let health = health(node, &membership, &peers);
+    let mut health = health(node, &membership, &peers);
+    if unwritten {
+        health.push(HealthRow {
+            code: "state-unwritten".to_owned(),
+            severity: "error".to_owned(),
+            message: "the disk refuses this node's state: nothing new is attached, granted or joined".to_owned(),
+            hint: "make room, or make the state folder writable; the log says why".to_owned(),
+        });
+    }
     Ok(Answer::of(Status {
         node: NodeSelf {
             id: node.id.to_string(),

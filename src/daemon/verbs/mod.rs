@@ -1,7 +1,9 @@
 //! What the node does for each request.
 
+mod adopt;
 mod attach;
 mod cluster;
+mod detach;
 mod failures;
 mod look;
 mod names;
@@ -12,8 +14,9 @@ use super::control::Progress;
 use super::node::Node;
 use crate::control::{Failure, Request, Warning};
 
-pub use attach::{adopt, detach_gone};
-pub use failures::with_causes;
+pub use adopt::adopt;
+pub use detach::{heed, sweep};
+pub use failures::{status_of_io, status_of_socket, status_of_store, with_causes};
 
 /// An answer that is ready to be sent.
 pub struct Answer {
@@ -48,7 +51,7 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
             cluster::grant(node, &network, &grantee, owner).await
         }
         Request::Attach(request) => attach::attach(node, *request).await,
-        Request::Detach { target } => attach::detach(node, &target).await,
+        Request::Detach { target } => detach::detach(node, &target).await,
         Request::NetworkLs => Ok(look::networks(node)),
         Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,
         Request::NodeLs => look::nodes(node).await,

@@ -155,7 +155,7 @@ fn an_id_or_an_address_is_attached_once() {
         address: address(at),
         secret: secret(last, 0),
         mtu_bytes: 1408,
-        device: DeviceKind::Tun { offload: false },
+        device: DeviceKind::Tun { offload: false, uso: false },
     };
     let now = lab.now;
     let router = &mut lab.hosts[0].router;

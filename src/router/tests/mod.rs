@@ -169,7 +169,7 @@ impl Lab {
             address: address(last),
             secret: secret(last, key),
             mtu_bytes: 1408,
-            device: DeviceKind::Tun { offload: false },
+            device: DeviceKind::Tun { offload: false, uso: false },
         };
         self.hosts[host].router.attach(self.now, spec).expect("free");
     }
@@ -188,8 +188,16 @@ impl Lab {
 
     pub(super) fn send_as(&mut self, host: usize, id: AttachmentId, packet: &[u8]) {
         let now = self.now;
-        self.hosts[host].router.handle_device(now, id, Superpacket::complete(&mut packet.to_vec()));
+        self.feed(host, now, id, &mut Superpacket::complete(&mut packet.to_vec()));
         self.collect(host);
+    }
+
+    /// A router gets a packet from a device; one for a neighbour is written there at once.
+    pub(super) fn feed(&mut self, host: usize, now: Instant, from: AttachmentId, packet: &mut Superpacket<'_>) {
+        let Host { router, delivered, .. } = &mut self.hosts[host];
+        if let Some(neighbour) = router.handle_device(now, from, packet) {
+            delivered.entry(neighbour).or_default().push(packet.bytes().to_vec());
+        }
     }
 
     /// Takes a router's output.

@@ -233,7 +233,7 @@ fn a_superpacket_crosses_as_segments_in_few_batches() {
     let mut packet = udp(1, 2, &vec![7; 60_000]);
     let offload = Offload { gso: Gso::Udp { segment_bytes: 1380 }, checksum: Some((20, 6)), headers_len: 28 };
     let now = lab.now;
-    lab.hosts[0].router.handle_device(now, id(1), Superpacket::new(offload, &mut packet));
+    lab.feed(0, now, id(1), &mut Superpacket::new(offload, &mut packet));
     let mut batches = Vec::new();
     while let Some(output) = lab.hosts[0].router.poll_output() {
         let Output::Wire { to, batch } = output else { continue };

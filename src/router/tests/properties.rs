@@ -106,8 +106,7 @@ proptest! {
                 bytes[12..16].copy_from_slice(&address(1).octets());
                 bytes[16..20].copy_from_slice(&address(if kind & 4 == 0 { 2 } else { 3 }).octets());
             }
-            let packet = Superpacket::new(Offload::decode(header), &mut bytes);
-            lab.hosts[0].router.handle_device(now, id(1), packet);
+            lab.feed(0, now, id(1), &mut Superpacket::new(Offload::decode(header), &mut bytes));
             lab.collect(0);
         }
         lab.settle();

@@ -3,20 +3,24 @@
 //! One task, one owner, no lock. Slow work (dialling, verifying, writing to disk) runs elsewhere and comes back as an
 //! [`Event`]; whoever wants something of the machine sends a [`Command`].
 
+mod peer;
+mod whereabouts;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use zeroize::Zeroizing;
 
+use self::peer::{Peer, verify};
+use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
-use super::quic::{Endpoint, Link, LinkError, PushStream, ReplyStream};
+use super::quic::{Endpoint, Link, ReplyStream};
 use super::writer::Writer;
 use crate::gossip::{
-    ConnectionId, Done, ExchangeId, Gossip, JoinStep, MessageVerifier, OperationError, OperationId, Output,
-    PersistToken, VerifiedMessage,
+    ConnectionId, Done, ExchangeId, Gossip, JoinStep, MESSAGE_LEN_MAX, MessageVerifier, OperationError, OperationId,
+    Output, PersistToken, VerifiedMessage,
 };
 use crate::membership::Membership;
 use crate::model::{Generation, NodeId, Vni};
@@ -27,6 +31,8 @@ pub type Command = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// How many events may wait; whoever has more waits with them.
 const EVENT_COUNT_MAX: usize = 256;
+/// How often links are asked where their peers are: QUIC follows a peer that moves, and says nothing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What happened outside.
 pub enum Event {
@@ -39,13 +45,6 @@ pub enum Event {
     /// The reply to an exchange of ours, if one came that holds.
     Reply(ConnectionId, ExchangeId, Option<VerifiedMessage>),
     Persisted(PersistToken, bool),
-}
-
-/// A link and what belongs to it.
-struct Peer {
-    link: Link,
-    /// The longest message that the machine wants to hear on it; the reading tasks look here.
-    message_len_max: Arc<AtomicUsize>,
 }
 
 /// A verb that waits for its operation.
@@ -64,9 +63,12 @@ pub struct Engine {
     writer: Writer,
     membership: watch::Sender<Arc<Membership>>,
     peers: HashMap<ConnectionId, Peer>,
-    replies: HashMap<ExchangeId, ReplyStream>,
+    /// Where the replies to peers' requests go, with the connection that each came by.
+    replies: HashMap<ExchangeId, (ConnectionId, ReplyStream)>,
     waiting: HashMap<OperationId, Waiting>,
-    endpoints: HashMap<NodeId, SocketAddr>,
+    whereabouts: Whereabouts,
+    /// Whether the disk refused what the machine last wanted written.
+    unwritten: bool,
     verifier: watch::Sender<MessageVerifier>,
     next_id: u64,
     events: mpsc::Sender<Event>,
@@ -96,39 +98,53 @@ impl Engine {
             peers: HashMap::new(),
             replies: HashMap::new(),
             waiting: HashMap::new(),
-            endpoints: HashMap::new(),
+            whereabouts: Whereabouts::default(),
+            unwritten: false,
             next_id: 0,
             events,
         };
         (engine, inbox)
     }
 
-    /// Works until every sender of commands is gone.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Event>, mut commands: mpsc::Receiver<Command>) {
+    /// Works until `stop` says so or is dropped; then says goodbye to the peers.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        mut commands: mpsc::Receiver<Command>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         let (accepted, mut links) = mpsc::channel(16);
         let endpoint = self.endpoint.clone();
         let accepting = tokio::spawn(async move { while endpoint.accept(&accepted).await.is_some() {} });
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.drain();
         loop {
             let timeout = self.gossip.next_timeout();
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(command) => command(&mut self),
-                    None => break,
-                },
+                _ = &mut stop => break,
+                Some(command) = commands.recv() => command(&mut self),
                 Some(event) = inbox.recv() => self.handle(event),
                 Some(link) = links.recv() => self.handle(Event::Linked(link)),
+                _ = look.tick() => self.publish_endpoints(),
                 () = tokio::time::sleep_until(timeout.into()) => self.gossip.handle_timeout(clock::now()),
             }
             self.drain();
         }
         accepting.abort();
+        // Ended, it holds the endpoint no longer.
+        let _ = accepting.await;
         self.endpoint.close().await;
     }
 
     /// The links that stand, with their peers.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.peers.values().map(|peer| &peer.link)
+    }
+
+    /// Whether the disk refused what was last to be written.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten
     }
 
     /// Begins an operation of the machine, and has `waiting` told how it went.
@@ -149,39 +165,48 @@ impl Engine {
             Event::Linked(link) => self.linked(link),
             Event::DialFailed(node) => self.gossip.handle_dial_failed(node, now),
             Event::Closed(connection) => {
-                if self.peers.remove(&connection).is_some() {
+                if self.forget(connection).is_some() {
                     self.gossip.handle_disconnected(connection, now);
                 }
             }
             Event::Push(connection, message) => self.gossip.handle_push(connection, message, now),
+            // One that came just before its connection ended has nobody left to answer.
+            Event::Request(connection, ..) if !self.peers.contains_key(&connection) => {}
             Event::Request(connection, reply, message) => {
                 let exchange = ExchangeId(self.fresh());
-                self.replies.insert(exchange, reply);
+                self.replies.insert(exchange, (connection, reply));
                 self.gossip.handle_request(connection, exchange, message, now);
             }
             Event::Reply(connection, exchange, Some(message)) => {
                 self.gossip.handle_reply(connection, exchange, message, now);
             }
             Event::Reply(connection, exchange, None) => self.gossip.handle_exchange_failed(connection, exchange, now),
-            Event::Persisted(token, true) => self.gossip.handle_persisted(token, now),
-            Event::Persisted(token, false) => self.gossip.handle_persist_failed(token, now),
+            Event::Persisted(token, written) => self.persisted(token, written),
+        }
+    }
+
+    fn persisted(&mut self, token: PersistToken, written: bool) {
+        self.unwritten = !written;
+        if written {
+            self.gossip.handle_persisted(token, clock::now());
+        } else {
+            self.gossip.handle_persist_failed(token, clock::now());
         }
     }
 
     fn linked(&mut self, link: Link) {
         let connection = ConnectionId(self.fresh());
-        let message_len_max = Arc::new(AtomicUsize::new(0));
         self.gossip.handle_connected(connection, link.peer(), link.is_dialled(), link.exporter(), clock::now());
-        message_len_max.store(self.gossip.message_len_max(connection), Ordering::Relaxed);
-        let reader = Reader {
-            connection,
-            link: link.clone(),
-            message_len_max: message_len_max.clone(),
-            verifier: self.verifier.subscribe(),
-            events: self.events.clone(),
-        };
-        tokio::spawn(reader.run());
-        self.peers.insert(connection, Peer { link, message_len_max });
+        let len_max = self.gossip.message_len_max(connection);
+        let peer = Peer::new(connection, link, len_max, self.verifier.subscribe(), self.events.clone());
+        self.peers.insert(connection, peer);
+        self.publish_endpoints();
+    }
+
+    /// Forgets a connection, and whatever would still have been answered on it.
+    fn forget(&mut self, connection: ConnectionId) -> Option<Peer> {
+        self.replies.retain(|_, (of, _)| *of != connection);
+        self.peers.remove(&connection)
     }
 
     /// Does what the machine wants done.
@@ -191,8 +216,12 @@ impl Engine {
         }
         // Joining a cluster changes whose signatures hold, a Hello changes how much a peer may say.
         self.verifier.send_replace(self.gossip.verifier());
-        for (connection, peer) in &self.peers {
-            peer.message_len_max.store(self.gossip.message_len_max(*connection), Ordering::Relaxed);
+        for (connection, peer) in &mut self.peers {
+            let len_max = self.gossip.message_len_max(*connection);
+            peer.set_message_len_max(len_max);
+            if len_max == MESSAGE_LEN_MAX {
+                peer.admit();
+            }
         }
     }
 
@@ -200,25 +229,27 @@ impl Engine {
         match output {
             Output::Push { connection, bytes } => {
                 if let Some(peer) = self.peers.get(&connection) {
-                    let link = peer.link.clone();
-                    // A lost push is made good by the next sync round.
-                    tokio::spawn(async move { link.push(&bytes).await });
+                    peer.push(bytes);
                 }
             }
             Output::Request { connection, exchange, bytes } => self.request(connection, exchange, bytes),
             Output::Reply { exchange, bytes, .. } => {
-                if let Some(stream) = self.replies.remove(&exchange) {
+                if let Some((_, stream)) = self.replies.remove(&exchange) {
                     tokio::spawn(async move { stream.reply(&bytes).await });
                 }
             }
             Output::Dial { node, endpoints } => self.dial(node, endpoints),
             Output::Close { connection, reason } => {
-                if let Some(peer) = self.peers.remove(&connection) {
+                if let Some(peer) = self.forget(connection) {
                     peer.link.close(reason);
                     self.gossip.handle_disconnected(connection, clock::now());
                 }
             }
-            Output::Persist { token, writes } => self.writer.write(token, writes, self.events.clone()),
+            Output::Persist { token, writes } => {
+                if !self.writer.write(token, writes, self.events.clone()) {
+                    self.persisted(token, false);
+                }
+            }
             Output::MembershipChanged(membership) => {
                 self.data.set_membership(membership.clone());
                 self.membership.send_replace(membership);
@@ -282,71 +313,12 @@ impl Engine {
         });
     }
 
-    /// Tells the data plane where nodes are: where their link comes from, else where they say they listen.
+    /// Tells the data plane where nodes are, as far as that is new.
     fn publish_endpoints(&mut self) {
-        let membership = self.membership.borrow().clone();
-        let mut endpoints: HashMap<NodeId, SocketAddr> =
-            membership.nodes().filter_map(|node| Some((node.id, *node.endpoints.first()?))).collect();
-        endpoints.extend(self.links().map(|link| (link.peer(), link.remote())));
-        for (node, endpoint) in &endpoints {
-            if self.endpoints.get(node) != Some(endpoint) {
-                self.data.set_endpoint(*node, *endpoint);
-            }
-        }
-        self.endpoints = endpoints;
-    }
-}
-
-/// Checks a message's signatures where it holds up nobody.
-async fn verify(verifier: MessageVerifier, bytes: Vec<u8>) -> Option<VerifiedMessage> {
-    let bytes = Zeroizing::new(bytes);
-    match tokio::task::spawn_blocking(move || verifier.verify(&bytes)).await {
-        Ok(Ok(message)) => Some(message),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a peer's message is refused");
-            None
-        }
-        Err(_) => None,
-    }
-}
-
-/// Reads what a peer says on one link until the link ends.
-struct Reader {
-    connection: ConnectionId,
-    link: Link,
-    message_len_max: Arc<AtomicUsize>,
-    verifier: watch::Receiver<MessageVerifier>,
-    events: mpsc::Sender<Event>,
-}
-
-impl Reader {
-    async fn run(self) {
-        let pushes = async {
-            while let Ok(stream) = self.link.accept_push().await {
-                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream));
-                tokio::spawn(async move { events.send(Event::Push(connection, message.await?)).await.ok() });
-            }
-        };
-        let exchanges = async {
-            while let Ok((reply, stream)) = self.link.accept_exchange().await {
-                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream));
-                tokio::spawn(async move { events.send(Event::Request(connection, reply, message.await?)).await.ok() });
-            }
-        };
-        // Both end when the connection does, and not before.
-        tokio::join!(pushes, exchanges);
-        let error: LinkError = self.link.closed().await.into();
-        tracing::debug!(peer = %self.link.peer(), %error, "a link ended");
-        let _ = self.events.send(Event::Closed(self.connection)).await;
-    }
-
-    /// One message, if it comes whole and holds.
-    fn read(&self, stream: PushStream) -> impl Future<Output = Option<VerifiedMessage>> + Send + use<> {
-        let (len_max, verifier) = (self.message_len_max.load(Ordering::Relaxed), self.verifier.clone());
-        async move {
-            let bytes = stream.read(len_max).await.ok()?;
-            let verifier = verifier.borrow().clone();
-            verify(verifier, bytes).await
+        let links = self.peers.values().map(|peer| (peer.link.peer(), peer.link.remote()));
+        for (node, endpoint) in self.whereabouts.update(&self.membership.borrow(), links) {
+            tracing::debug!(peer = %node, %endpoint, "a node is here");
+            self.data.set_endpoint(node, endpoint);
         }
     }
 }

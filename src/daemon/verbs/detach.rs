@@ -1,0 +1,159 @@
+//! Detach: a container goes, because somebody said so or because it has ended.
+//!
+//! Name first, so that nobody finds what is going, then traffic, then the device. Every step is done whatever became of the
+//! others, and nobody else touches the namespace meanwhile.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Answer;
+use super::attach::{blocking, open};
+use super::failures::{self, with_causes};
+use crate::control::{ExitStatus, Failure, Target};
+use crate::daemon::attachments::{ClaimError, Local};
+use crate::daemon::data::DataEvent;
+use crate::daemon::node::Node;
+use crate::gossip::{Done, OperationError};
+use crate::model::AttachmentId;
+use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::{clock, resolv, tun};
+
+/// How often namespaces are looked at to see whether they are still there.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
+    let what = format!("cannot detach {}", target.chars().take(120).collect::<String>());
+    let id = match target.parse::<AttachmentId>() {
+        Ok(id) => Some(id),
+        Err(_) if target.contains('/') => {
+            let target = Target::Netns(target.to_owned());
+            let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
+            node.attachments.in_netns(netns.id())
+        }
+        Err(_) => None,
+    };
+    match id.map_or(Err(ClaimError::Unknown), |id| node.attachments.claim_held(id)) {
+        Ok((_claim, local)) => {
+            take_off(node, &local).await;
+            Ok(Answer::nothing())
+        }
+        Err(ClaimError::Busy) => {
+            let why = "it is being attached or detached at this moment";
+            Err(Failure::new(ExitStatus::Conflict, what, why, "wait for that; peerctl container ls"))
+        }
+        Err(ClaimError::Unknown | ClaimError::Held(_)) => {
+            let why = "this node hosts no such container, and only the node that hosts one detaches it";
+            Err(Failure::new(ExitStatus::NotFound, what, why, "peerctl container ls shows ids and nodes"))
+        }
+    }
+}
+
+/// Takes a container off. The caller holds its claim.
+pub(super) async fn take_off(node: &Node, local: &Local) {
+    unpublish(node, local.id).await;
+    if let Some(fd) = node.data.detach(local.id).await {
+        blocking(move || {
+            // The container may have renamed or moved the device: without persistence it goes with its descriptor.
+            let _ = tun::release_tun(std::os::fd::AsFd::as_fd(&fd));
+            drop(fd);
+        })
+        .await;
+    }
+    unplug_device(local).await;
+    forget(node, local.id).await;
+    tracing::info!(attachment = %local.id, address = %local.address, "detached");
+}
+
+/// Takes the record out. What stays of it after a failure here goes with the next sweep.
+pub(super) async fn unpublish(node: &Node, id: AttachmentId) {
+    match node.operate(move |gossip| gossip.detach(id, clock::now()), None).await {
+        Ok(Ok(Done::Detached) | Err(OperationError::NoAttachment(_))) => {}
+        Ok(Ok(_)) => unreachable!("a detach ends with Detached"),
+        Ok(Err(error)) => tracing::warn!(attachment = %id, %error, "a container's record stays for now"),
+        Err(failure) => tracing::warn!(attachment = %id, error = %failure.why, "a container's record stays for now"),
+    }
+}
+
+/// Removes what was put into the container's namespace, if that is still there.
+pub(super) async fn unplug_device(local: &Local) {
+    let local = local.clone();
+    blocking(move || {
+        if let Some(path) = &local.resolv
+            && let Err(error) = resolv::withdraw(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a resolv.conf of ours stays");
+        }
+        let Ok(netns) = Netns::reopen(&local.anchor) else { return };
+        if let Err(error) = tun::detach_tun(&netns, &local.ifname) {
+            tracing::warn!(attachment = %local.id, error = with_causes(&error), "a container's interface stays");
+        }
+    })
+    .await;
+}
+
+/// Forgets a container, on disk as well.
+pub(super) async fn forget(node: &Node, id: AttachmentId) {
+    let attachments = node.attachments.clone();
+    blocking(move || attachments.remove(id)).await;
+}
+
+/// Lets go containers whose namespace has ended, and records whose container nobody knows, until the node stops.
+///
+/// The descriptor of a TUN keeps its namespace from ending, so the kernel never says that a container is gone: the path
+/// or process by which it was attached does.
+pub async fn sweep(node: &Node) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let locals = node.attachments.list();
+        let gone = blocking(move || locals.into_iter().filter(has_ended).collect::<Vec<_>>()).await;
+        for local in gone {
+            let_go(node, local.id).await;
+        }
+        unpublish_unknown(node).await;
+    }
+}
+
+fn has_ended(local: &Local) -> bool {
+    matches!(
+        Netns::reopen(&local.anchor),
+        Err(NetnsError::NoSuchPath(_)
+            | NetnsError::NoSuchProcess(_)
+            | NetnsError::Replaced(_)
+            | NetnsError::NotANetns(_))
+    )
+}
+
+/// Takes a container off unless somebody else is at it.
+async fn let_go(node: &Node, id: AttachmentId) {
+    if let Ok((_claim, local)) = node.attachments.claim_held(id) {
+        take_off(node, &local).await;
+    }
+}
+
+/// Takes out the records of attaches that were cut short.
+pub(super) async fn unpublish_unknown(node: &Node) {
+    let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
+    for (_, container) in published {
+        if !node.attachments.is_known(container.id) {
+            tracing::warn!(attachment = %container.id, "a record without a container is taken out");
+            unpublish(node, container.id).await;
+        }
+    }
+}
+
+/// Does what the data plane's events ask for, until it ends.
+pub async fn heed(node: &Node, mut events: mpsc::Receiver<DataEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            DataEvent::DeviceGone(id) => {
+                tracing::warn!(attachment = %id, "its interface was deleted in the container: it is detached");
+                let_go(node, id).await;
+            }
+            DataEvent::UnknownPeer { vni, .. } | DataEvent::MissingKey(vni) => {
+                // A node that stops needs nothing any more.
+                let _ = node.call(move |engine| engine.gossip.seek(vni, clock::now())).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The queue between the devices and the cipher: every flow has its turn, and one that keeps a queue standing hears of it.
+//!
+//! After RFC 8290 (FQ-CoDel): flows are served by deficit round robin, and one that has just begun to send goes first, so a
+//! lone packet waits for one burst at most, whatever else is queued. A flow whose packets have waited longer than the target
+//! through a whole interval is told so (RFC 8289): [`Popped::congested`] says which packet shall carry the news.
+//!
+//! What is queued is the caller's. The queue reads no clock, and bounds nothing: whoever fills it knows how much there may be.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Flows are told apart by so many values of their hash; those that share one share its turn.
+const BUCKETS: usize = 256;
+/// What a flow may send in its turn: one of the largest packets.
+const QUANTUM_BYTES: isize = 64 * 1024;
+/// A standing queue is no longer than this, or its flow is told (RFC 8289 §4.2).
+const TARGET: Duration = Duration::from_millis(5);
+/// A queue stands when it has not been shorter than the target for so long: a round trip on a long path (RFC 8289 §4.2).
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A fair queue of `T`.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    buckets: Vec<Bucket<T>>,
+    /// Buckets with packets that have had no turn yet, and all others with packets.
+    fresh: VecDeque<u8>,
+    rest: VecDeque<u8>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Bucket<T> {
+    packets: VecDeque<(Instant, usize, T)>,
+    /// What it may still send in this turn.
+    credit: isize,
+    waiting: bool,
+    control: Control,
+}
+
+/// What comes out.
+#[derive(Debug)]
+pub struct Popped<T> {
+    pub item: T,
+    /// The flow keeps a queue standing: mark this packet, or drop some of it.
+    pub congested: bool,
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        let bucket = || Bucket { packets: VecDeque::new(), credit: 0, waiting: false, control: Control::default() };
+        Self {
+            buckets: (0..BUCKETS).map(|_| bucket()).collect(),
+            fresh: VecDeque::new(),
+            rest: VecDeque::new(),
+            len: 0,
+        }
+    }
+}
+
+impl<T> FairQueue<T> {
+    /// How many packets wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a packet of `len_bytes` of the flow with this hash.
+    pub fn push(&mut self, now: Instant, hash: u64, len_bytes: usize, item: T) {
+        let index = hash as u8;
+        let bucket = &mut self.buckets[usize::from(index)];
+        bucket.packets.push_back((now, len_bytes, item));
+        self.len += 1;
+        if !std::mem::replace(&mut bucket.waiting, true) {
+            bucket.credit = QUANTUM_BYTES;
+            self.fresh.push_back(index);
+        }
+    }
+
+    /// The packet whose turn it is.
+    pub fn pop(&mut self, now: Instant) -> Option<Popped<T>> {
+        loop {
+            let is_fresh = !self.fresh.is_empty();
+            let line = if is_fresh { &mut self.fresh } else { &mut self.rest };
+            let index = *line.front()?;
+            let bucket = &mut self.buckets[usize::from(index)];
+            if bucket.credit <= 0 {
+                bucket.credit += QUANTUM_BYTES;
+                line.pop_front();
+                self.rest.push_back(index);
+                continue;
+            }
+            let Some((at, len_bytes, item)) = bucket.packets.pop_front() else {
+                line.pop_front();
+                // One that was fresh passes through the line of all once, or it could be fresh again and again.
+                if is_fresh && !self.rest.is_empty() {
+                    self.rest.push_back(index);
+                } else {
+                    bucket.waiting = false;
+                }
+                continue;
+            };
+            self.len -= 1;
+            bucket.credit -= len_bytes as isize;
+            let sojourn = now.saturating_duration_since(at);
+            let congested = bucket.control.congested(now, sojourn, bucket.packets.is_empty());
+            return Some(Popped { item, congested });
+        }
+    }
+}
+
+/// When a flow is told that its queue stands: the control law of RFC 8289 §4.
+#[derive(Debug, Default)]
+struct Control {
+    /// When the queue will have been above the target for an interval.
+    standing_at: Option<Instant>,
+    /// While it stands: when the flow is told next, and how often it was.
+    telling: Option<(Instant, u32)>,
+}
+
+impl Control {
+    fn congested(&mut self, now: Instant, sojourn: Duration, last: bool) -> bool {
+        if sojourn < TARGET || last {
+            *self = Self::default();
+            return false;
+        }
+        let standing_at = *self.standing_at.get_or_insert(now + INTERVAL);
+        match self.telling {
+            None if now >= standing_at => self.telling = Some((now + INTERVAL, 1)),
+            Some((next, told)) if now >= next => {
+                self.telling = Some((next + INTERVAL.div_f64(f64::from(told + 1).sqrt()), told + 1));
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::tests::start;
+    use proptest::prelude::*;
+
+    fn pops(queue: &mut FairQueue<u32>, now: Instant, count: usize) -> Vec<u32> {
+        (0..count).filter_map(|_| queue.pop(now)).map(|popped| popped.item).collect()
+    }
+
+    #[test]
+    fn a_lone_packet_overtakes_a_bulk_flow_at_once() {
+        let (mut queue, now) = (FairQueue::default(), start());
+        (0..40).for_each(|i| queue.push(now, 1, 60_000, i));
+        assert_eq!(pops(&mut queue, now, 3), [0, 1, 2]);
+        queue.push(now, 2, 84, 1000);
+        assert_eq!(pops(&mut queue, now, 3), [1000, 3, 4]);
+    }
+
+    #[test]
+    fn bulk_flows_take_turns_by_bytes_and_keep_their_order() {
+        let (mut queue, now) = (FairQueue::default(), start());
+        (0..100).for_each(|i| queue.push(now, 1, 65_536, i));
+        (0..400).for_each(|i| queue.push(now, 2, 16_384, 1000 + i));
+        let popped = pops(&mut queue, now, 100);
+        let (large, small): (Vec<u32>, Vec<u32>) = popped.iter().partition(|item| **item < 1000);
+        assert_eq!(small.len() / large.len(), 4);
+        assert!(large.is_sorted() && small.is_sorted());
+    }
+
+    #[test]
+    fn a_flow_that_comes_back_in_every_moment_does_not_starve_the_others() {
+        let (mut queue, now) = (FairQueue::default(), start());
+        (0..50).for_each(|i| queue.push(now, 1, 65_536, i));
+        let mut bulk = 0;
+        for i in 0..200 {
+            queue.push(now, 2, 60_000, 1000 + i);
+            bulk += u32::from(pops(&mut queue, now, 1)[0] < 1000);
+        }
+        assert!(bulk >= 49, "{bulk}");
+    }
+
+    #[test]
+    fn a_standing_queue_is_told_after_an_interval_and_ever_more_often_and_a_short_one_never() {
+        let (mut queue, begun) = (FairQueue::default(), start());
+        let (mut told, mut now) = (Vec::new(), begun);
+        (0..10).for_each(|i| queue.push(now, 1, 60_000, i));
+        // Ten packets of a millisecond each wait all the time.
+        for i in 10..1000 {
+            now += Duration::from_millis(1);
+            queue.push(now, 1, 60_000, i);
+            if queue.pop(now).expect("one waits").congested {
+                told.push((now - begun).as_millis());
+            }
+        }
+        assert!((100..=110).contains(&told[0]), "{told:?}");
+        let gaps: Vec<_> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.len() > 5 && gaps.is_sorted_by(|a, b| a >= b), "{gaps:?}");
+
+        let mut short = FairQueue::default();
+        for i in 0..1000 {
+            (0..4).for_each(|_| short.push(now, 1, 60_000, i));
+            now += Duration::from_millis(4);
+            assert!((0..4).all(|_| !short.pop(now).expect("one waits").congested));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everything_comes_out_once_and_in_the_order_of_its_flow(
+            steps in proptest::collection::vec((0u64..5, 1usize..70_000, any::<bool>()), 1..300),
+        ) {
+            let (mut queue, now) = (FairQueue::default(), start());
+            let (mut pushed, mut popped) = (0, Vec::new());
+            for (flow, len, pop) in steps {
+                queue.push(now, flow, len, (flow, pushed));
+                pushed += 1;
+                if pop {
+                    popped.extend(queue.pop(now).map(|popped| popped.item));
+                }
+            }
+            prop_assert_eq!(queue.len() + popped.len(), pushed);
+            popped.extend(std::iter::from_fn(|| queue.pop(now)).map(|popped| popped.item));
+            prop_assert!(queue.is_empty() && popped.len() == pushed);
+            for flow in 0..5 {
+                prop_assert!(popped.iter().filter(|item| item.0 == flow).is_sorted());
+            }
+        }
+    }
+}
