@@ -80,6 +80,8 @@ pub enum Verb {
     },
     /// Run a command in a new namespace on a network
     Run(Run),
+    /// Run a command in the namespaces of a container that `run` started on this node
+    Exec(Exec),
     /// The containers of all nodes
     #[command(subcommand, arg_required_else_help = true)]
     Container(Container),
@@ -95,6 +97,9 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         network: Option<String>,
     },
+    /// Private names as a container sees them
+    #[command(subcommand)]
+    Dns(Dns),
     /// The node, its peers and networks, and what needs attention
     Status {
         /// Exit 7 if something is wrong
@@ -177,6 +182,50 @@ pub enum Node {
 pub enum Container {
     /// The containers of all nodes in the networks that this node holds
     Ls(ContainerLs),
+    /// One container whole
+    Inspect {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Dns {
+    /// Ask a question as a container would
+    Query {
+        name: String,
+        /// The type of record
+        #[arg(value_name = "TYPE", default_value = "A")]
+        kind: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Say why a name means what it means to a container
+    Explain {
+        name: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Caller {
+    /// The container that asks
+    #[arg(long = "as", value_name = "ID")]
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The container's id
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Begin the injected variables' names with this, as SCALINGO_
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub env_prefix: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

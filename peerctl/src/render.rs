@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-use peerd::control::{ContainerRow, DropRow, NetworkDetail, NetworkRow, NodeRow, Status};
+use peerd::control::{
+    ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DropRow, NetworkDetail, NetworkRow, NodeRow,
+    Status,
+};
 
 use crate::cli::Color;
 
@@ -145,6 +148,44 @@ pub fn containers(rows: &[ContainerRow]) -> String {
             ]
         }),
     )
+}
+
+pub fn container(detail: &ContainerDetail) -> String {
+    let row = &detail.row;
+    let mut lines = vec![
+        ("id", row.id.clone()),
+        ("name", detail.hostname.clone()),
+        ("address", row.address.clone()),
+        ("network", format!("{} {}", row.network, detail.network_id)),
+        ("node", row.node.clone()),
+        ("service", row.service.clone()),
+        ("version", or_dash(row.version.as_deref())),
+        ("state", row.state.clone()),
+        ("key", row.public_key.clone()),
+    ];
+    if let Some(local) = &detail.local {
+        lines.extend([
+            ("interface", format!("{}, MTU {} bytes", local.ifname, local.mtu_bytes)),
+            ("namespace", local.netns.clone()),
+            ("received", format!("{} packets, {} bytes", local.rx_packets, local.rx_bytes)),
+            ("sent", format!("{} packets, {} bytes", local.tx_packets, local.tx_bytes)),
+        ]);
+    }
+    lines.iter().map(|(key, value)| format!("{key:<11} {}\n", printable(value))).collect()
+}
+
+/// The records as a zone file has them.
+pub fn records(answer: &DnsAnswer) -> String {
+    let line = |record: &DnsRecord| {
+        let DnsRecord { name, ttl_s, kind, data } = record;
+        format!("{}\n", printable(&format!("{name} {ttl_s} IN {kind} {data}")))
+    };
+    answer.answers.iter().map(line).collect()
+}
+
+pub fn explanation(told: &DnsExplanation) -> String {
+    let steps: String = told.steps.iter().map(|step| format!("  {}\n", printable(step))).collect();
+    format!("{}\n{steps}", printable(&told.verdict))
 }
 
 pub fn drops(rows: &[DropRow]) -> String {

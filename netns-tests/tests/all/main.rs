@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod crash;
+mod capacity;
 mod dns_protocol;
 mod forwarding;
 mod hostile;
 mod isolation;
+mod looking;
 mod names;
 mod reach;
 mod restart;

@@ -1,5 +1,6 @@
 //! What each verb does: ask the node, print the answer.
 
+mod exec;
 mod join;
 mod run;
 
@@ -7,13 +8,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use peerd::control::{
-    Attach, Attached, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, Invited, Joined, NetworkCreated,
-    NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
+    Attach, Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
+    Failure, Invited, Joined, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Container, Global, Network, Node, Place, Verb};
+use crate::cli::{Container, Dns, Global, Network, Node, Place, Verb};
 use crate::client::Client;
 use crate::render::{self, Paint};
 
@@ -68,6 +69,24 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
         Verb::Container(Container::Ls(ls)) | Verb::Ps(ls) => {
             let request = Request::ContainerLs { network: ls.network };
             session.show("container.ls", &request, |rows: &Vec<ContainerRow>| render::containers(rows))?;
+        }
+        Verb::Container(Container::Inspect { id }) => {
+            let request = Request::ContainerInspect { id };
+            session.show("container.inspect", &request, |detail: &ContainerDetail| render::container(detail))?;
+        }
+        Verb::Exec(exec) => return exec::exec(&session, exec),
+        Verb::Dns(Dns::Query { name, kind, caller }) => {
+            let request = Request::DnsQuery { name, kind, caller: caller.id };
+            session.show("dns.query", &request, |answer: &DnsAnswer| {
+                if answer.answers.is_empty() {
+                    session.narrate(&format!("no records: {}", answer.status));
+                }
+                render::records(answer)
+            })?;
+        }
+        Verb::Dns(Dns::Explain { name, caller }) => {
+            let request = Request::DnsExplain { name, caller: caller.id };
+            session.show("dns.explain", &request, |told: &DnsExplanation| render::explanation(told))?;
         }
         Verb::DomainNames { app, network } => {
             let request = Request::DomainNames { app, network };
