@@ -24,7 +24,7 @@ fn names(sim: &Sim, at: usize, prefix: &str) -> Vec<String> {
 }
 
 fn tear(sim: &mut Sim, at: usize, name: &str) {
-    let mut torn = sim.nodes[at].disk.raw(name).expect("the file is there").to_vec();
+    let mut torn = sim.nodes[at].disk.content(name).expect("the file is there").to_vec();
     torn.truncate(torn.len() / 2);
     sim.nodes[at].disk.insert(name.to_owned(), torn);
 }
