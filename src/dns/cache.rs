@@ -2,6 +2,9 @@
 //!
 //! Each network has its own part: how fast an answer comes must not tell what another network has asked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,6 +71,3 @@ impl Cache {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -127,7 +127,8 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let sum = packet[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    router.handle_device(now, AttachmentId([2; 8]), Superpacket::complete(&mut packet));
+    let neighbour = router.handle_device(now, AttachmentId([2; 8]), &mut Superpacket::complete(&mut packet));
+    assert_eq!(neighbour, None, "the other container is on another node");
     let mut initiation = Vec::new();
     while let Some(output) = router.poll_output() {
         if let Output::Wire { batch, .. } = output {

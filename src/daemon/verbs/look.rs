@@ -230,6 +230,9 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
     let mut health = health(node, &membership, &peers);
     let mut data_plane = node.facts.clone();
     data_plane.insert("container devices".to_owned(), stats.devices.to_string());
+    let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
+    health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
+    health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
     if unwritten {
         health.push(HealthRow {
             code: "state-unwritten".to_owned(),
@@ -251,6 +254,41 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         data_plane,
         health,
     }))
+}
+
+/// A node that signed two things in the place of one.
+fn equivocation(name: &str) -> HealthRow {
+    HealthRow {
+        code: "equivocation".to_owned(),
+        severity: "error".to_owned(),
+        message: format!(
+            "node {name} has signed two different things with one number: its key is used twice, or stolen"
+        ),
+        hint: "is its state folder a copy of another node's? stop one of them".to_owned(),
+    }
+}
+
+/// Containers that both have a number since two parts of the cluster met again: the one that was there first answers.
+fn number_conflicts(network: &Network) -> Vec<HealthRow> {
+    let mut rows = Vec::new();
+    for container in network.containers() {
+        let Container { app, kind, number, .. } = container.as_ref();
+        let holder = network.container_numbered(app.as_str(), kind.as_str(), *number);
+        if let Some(holder) = holder.filter(|holder| holder.id != container.id) {
+            rows.push(HealthRow {
+                code: "number-conflict".to_owned(),
+                severity: "warning".to_owned(),
+                message: format!(
+                    "{number}.{kind}.{app} of network {} is container {} and container {}: the name leads to the first",
+                    network.display_name(),
+                    holder.id,
+                    container.id
+                ),
+                hint: format!("attach the second again: peerctl detach {}", container.id),
+            });
+        }
+    }
+    rows
 }
 
 fn health(node: &Node, membership: &Membership, peers: &[PeerRow]) -> Vec<HealthRow> {
@@ -279,4 +317,36 @@ fn health(node: &Node, membership: &Membership, peers: &[PeerRow]) -> Vec<Health
         rows.push(row("socket-buffer-small", "warning", format!("socket buffers: {message}"), hint));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::model::{Rev, Vni, WgPublicKey};
+
+    #[test]
+    fn of_two_containers_with_one_number_the_later_is_reported() {
+        let mut network =
+            Network::new("pn-a".parse().expect("an id"), Vni::try_from(1).expect("a VNI"), NodeId([1; 32]));
+        for (last, number, rev) in [(1, 1, 5), (2, 1, 3), (3, 2, 9)] {
+            network.insert_container(Arc::new(Container {
+                id: AttachmentId([last; 8]),
+                node: NodeId([last; 32]),
+                address: Ipv4Addr::new(10, 240, 0, last),
+                app: "shop".parse().expect("a label"),
+                kind: "web".parse().expect("a label"),
+                number,
+                version: None,
+                service: "web".parse().expect("a label"),
+                public_key: WgPublicKey::try_from([last; 32]).expect("a key"),
+                state: State::Ready,
+                rev: Rev(rev),
+            }));
+        }
+        let rows = number_conflicts(&network);
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].message.contains(&format!("{} and container {}", AttachmentId([2; 8]), AttachmentId([1; 8]))));
+    }
 }

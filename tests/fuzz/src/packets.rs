@@ -81,7 +81,7 @@ pub fn pair_of_routers() -> ([Router; 2], Instant) {
                 address: address(*last),
                 secret: secret(*last),
                 mtu_bytes: 1408,
-                device: DeviceKind::Tun { offload: true },
+                device: DeviceKind::Tun { offload: true, uso: true },
             };
             router.attach(now, spec).expect("a free place");
         }
@@ -142,8 +142,13 @@ pub fn device(bytes: &[u8]) -> bool {
     let Some((header, packet)) = bytes.split_first_chunk::<OFFLOAD_HEADER_LEN>() else { return false };
     let ([mut router, _], now) = pair_of_routers();
     let mut packet = packet.to_vec();
-    router.handle_device(now, AttachmentId([1; 8]), Superpacket::new(Offload::decode(header), &mut packet));
-    let mut passed = false;
+    let mut packet = Superpacket::new(Offload::decode(header), &mut packet);
+    let neighbour = router.handle_device(now, AttachmentId([1; 8]), &mut packet);
+    let mut passed = neighbour.is_some();
+    if passed {
+        assert_eq!(neighbour, Some(AttachmentId([3; 8])), "there is one other container");
+        assert_eq!(packet.bytes()[12..16], address(1).octets(), "a source that is not the container's");
+    }
     while let Some(output) = router.poll_output() {
         match output {
             Output::Wire { to, .. } => {
