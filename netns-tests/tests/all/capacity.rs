@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::wait::{SOON, until};
+use netns_tests::wait::{SOON, now, until};
 use netns_tests::{Container, Host, in_lab};
 
 const TOTAL: usize = 1022;
@@ -42,7 +41,7 @@ fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all
     in_lab(|lab| {
         let [a, b] = lab.cluster(["a", "b"])?;
         a.network("demo", &[&b])?;
-        let began = Instant::now();
+        let began = now();
         // More than half on one node: the other gives addresses back.
         fill(&a, 0..700)?;
         fill(&b, 700..TOTAL)?;

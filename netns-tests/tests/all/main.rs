@@ -1,8 +1,8 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
-mod crash;
 mod capacity;
+mod crash;
 mod dns_protocol;
 mod forwarding;
 mod hostile;

@@ -141,7 +141,7 @@ pub(super) fn find_container(membership: &Membership, id: &str) -> Result<(Arc<N
 pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
     let membership = node.membership();
     let (network, container) = find_container(&membership, id)?;
-    let local = match node.attachments.find(|local| local.id == container.id) {
+    let local = match node.attachments.of_id(container.id) {
         None => None,
         Some(local) => {
             let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
