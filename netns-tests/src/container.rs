@@ -27,6 +27,11 @@ impl Container {
         Ok(Self { name: name.to_owned(), attached })
     }
 
+    /// A namespace of this name that was attached by other means; its id and addresses are not known.
+    pub fn found(name: &str) -> Self {
+        Self { name: name.to_owned(), attached: Value::Null }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

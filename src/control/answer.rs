@@ -129,6 +129,61 @@ pub struct ContainerRow {
     pub public_key: String,
 }
 
+/// `container inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerDetail {
+    #[serde(flatten)]
+    pub row: ContainerRow,
+    /// The network's id, also where the row shows its name.
+    pub network_id: String,
+    /// The 5-part name.
+    pub hostname: String,
+    /// What this node knows of a container that it hosts itself.
+    pub local: Option<LocalDetail>,
+}
+
+/// A container on the node that was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDetail {
+    pub ifname: String,
+    pub mtu_bytes: u32,
+    /// Where its namespace is.
+    pub netns: String,
+    /// The process by which it was attached, if it was.
+    pub pid: Option<u32>,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+}
+
+/// A record of `dns query`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    pub name: String,
+    pub ttl_s: u32,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub data: String,
+}
+
+/// `dns query`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsAnswer {
+    /// `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`.
+    pub status: String,
+    /// Whether this node knows it by itself, or has asked an upstream.
+    pub authoritative: bool,
+    pub answers: Vec<DnsRecord>,
+}
+
+/// `dns explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsExplanation {
+    pub verdict: String,
+    pub steps: Vec<String>,
+}
+
 /// `domain-names`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainNames {

@@ -12,8 +12,9 @@ mod failure;
 mod request;
 
 pub use answer::{
-    Attached, ContainerRow, DomainNames, DropRow, GrantRow, HealthRow, Invited, Joined, NetworkCreated, NetworkDetail,
-    NetworkRow, NodeRow, NodeSelf, PeerRow, Status, Warning,
+    Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames, DropRow, GrantRow,
+    HealthRow, Invited, Joined, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow,
+    Status, Warning,
 };
 pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
 pub use failure::{ExitStatus, Failure};

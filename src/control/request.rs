@@ -17,6 +17,9 @@ pub enum Request {
     Attach(Box<Attach>),
     Detach { target: String },
     ContainerLs { network: Option<String> },
+    ContainerInspect { id: String },
+    DnsQuery { name: String, kind: String, caller: String },
+    DnsExplain { name: String, caller: String },
     DomainNames { app: Option<String>, network: Option<String> },
     Status,
     Drops,
@@ -31,6 +34,9 @@ impl Request {
                 | Self::NetworkInspect { .. }
                 | Self::NodeLs
                 | Self::ContainerLs { .. }
+                | Self::ContainerInspect { .. }
+                | Self::DnsQuery { .. }
+                | Self::DnsExplain { .. }
                 | Self::DomainNames { .. }
                 | Self::Status
                 | Self::Drops

@@ -14,7 +14,7 @@ use super::config::{Args, Config, Defaults};
 use super::control;
 use super::data::{DataConfig, DataHandle, DataPlane, Facts};
 use super::engine::{Engine, Parts};
-use super::forward::{self, Upstreams};
+use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
@@ -33,9 +33,6 @@ use crate::sys::{clock, random, socket};
 const COMMAND_COUNT_MAX: usize = 64;
 /// How long the node tries to say goodbye when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where the host says whom it asks; it is read only.
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     Failure::new(status, "cannot start the node", why, hint)

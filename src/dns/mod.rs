@@ -11,6 +11,7 @@
 //! This room opens no socket and reads no clock, and no bytes make it panic.
 
 mod cache;
+mod explain;
 mod foreign;
 mod names;
 mod reply;
@@ -33,6 +34,7 @@ use request::Request;
 use rotation::Rotation;
 
 pub use cache::Cache;
+pub use explain::{Explanation, explain};
 pub use foreign::{Foreign, ForeignKey, Found, Unfit};
 pub use names::{PRIVATE_ZONE, domain_names, hostname};
 

@@ -359,3 +359,28 @@ fn answers_as_dig_shows_them() {
         .join("\n")
     );
 }
+
+#[test]
+fn an_explanation_ends_where_the_answer_does() {
+    let membership = membership();
+    let network = membership.network(&caller().network).expect("the caller's network");
+    for (name, verdict, last) in [
+        (SHOP, "2 addresses, another one first each time", "is ready"),
+        (&format!("batch.{SHOP}"), "no data: declared, and none is ready", "is draining and left out"),
+        (&format!("1.{SHOP}"), "NXDOMAIN", "needs the type behind it"),
+        (&format!("cron.{SHOP}"), "NXDOMAIN", "none of them is of type cron"),
+        (&format!("9.web.{SHOP}"), "NXDOMAIN", "none of type web has the number 9"),
+        ("absent.demo.private-network.internal", "NXDOMAIN", "no container of an application absent"),
+        ("ap-secret.pn-b.private-network.internal", "NXDOMAIN", "no other network exists"),
+        ("1.0.240.10.in-addr.arpa.", "pointer to 1.web.ap-shop.pn-a.private-network.internal", "is held by container"),
+        ("2.9.240.10.in-addr.arpa", "forwarded", "no private name"),
+        ("9.0.240.10.in-addr.arpa", "NXDOMAIN", "no container of the network holds that address"),
+        ("www.example.org", "forwarded", "no private name"),
+        ("single", "NXDOMAIN", "a single label"),
+    ] {
+        let told = explain(network, &caller(), name).expect("a name");
+        assert_eq!(told.verdict, verdict, "{name}");
+        assert!(told.steps.last().expect("a step").contains(last), "{name}: {:?}", told.steps);
+    }
+    assert_eq!(explain(network, &caller(), &"a.".repeat(200)), None);
+}

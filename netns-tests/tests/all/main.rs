@@ -1,13 +1,18 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod capacity;
+mod crash;
 mod dns_protocol;
 mod forwarding;
+mod hostile;
 mod isolation;
+mod looking;
 mod names;
 mod reach;
 mod restart;
 mod rig;
 mod run;
 mod spoofing;
+mod stop;
 mod visibility;

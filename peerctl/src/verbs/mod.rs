@@ -1,5 +1,6 @@
 //! What each verb does: ask the node, print the answer.
 
+mod exec;
 mod join;
 mod run;
 
@@ -7,13 +8,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use peerd::control::{
-    Attach, Attached, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, Invited, Joined, NetworkCreated,
-    NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
+    Attach, Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
+    Failure, Invited, Joined, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Container, Global, Network, Node, Place, Verb};
+use crate::cli::{Container, Dns, Global, Network, Node, Place, Verb};
 use crate::client::Client;
 use crate::render::{self, Paint};
 
@@ -69,6 +70,24 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             let request = Request::ContainerLs { network: ls.network };
             session.show("container.ls", &request, |rows: &Vec<ContainerRow>| render::containers(rows))?;
         }
+        Verb::Container(Container::Inspect { id }) => {
+            let request = Request::ContainerInspect { id };
+            session.show("container.inspect", &request, |detail: &ContainerDetail| render::container(detail))?;
+        }
+        Verb::Exec(exec) => return exec::exec(&session, exec),
+        Verb::Dns(Dns::Query { name, kind, caller }) => {
+            let request = Request::DnsQuery { name, kind, caller: caller.id };
+            session.show("dns.query", &request, |answer: &DnsAnswer| {
+                if answer.answers.is_empty() {
+                    session.narrate(&format!("no records: {}", answer.status));
+                }
+                render::records(answer)
+            })?;
+        }
+        Verb::Dns(Dns::Explain { name, caller }) => {
+            let request = Request::DnsExplain { name, caller: caller.id };
+            session.show("dns.explain", &request, |told: &DnsExplanation| render::explanation(told))?;
+        }
         Verb::DomainNames { app, network } => {
             let request = Request::DomainNames { app, network };
             session.show("domain-names", &request, |names: &DomainNames| {
@@ -86,7 +105,10 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             }
         }
         Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
-        Verb::Version => session.print(concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Verb::Version => {
+            let data = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+            session.answer("version", &data, &[], concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        }
         Verb::Demo(_) | Verb::DemoPart { .. } | Verb::Daemon(_) | Verb::Completion { .. } => unreachable!("main has taken these"),
     }
     Ok(0)
@@ -128,24 +150,20 @@ impl Session {
     ) -> Result<(), Failure> {
         let answer = self.client.ask(request)?;
         let text = text(&answer.parse()?);
-        if self.json {
-            let envelope =
-                Envelope { schema: format!("peerctl.{verb}/1"), data: &answer.data, warnings: &answer.warnings };
-            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
-            return self.print(&format!("{json}\n"));
-        }
-        for warning in &answer.warnings {
-            eprintln!("warning: {}", warning.message);
-        }
-        self.print(&text)
+        self.answer(verb, &answer.data, &answer.warnings, &text)
     }
 
-    /// Prints an answer. A reader that went away is no fault of ours.
-    fn print(&self, text: &str) -> Result<(), Failure> {
-        match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
-            _ => Ok(()),
+    /// Prints an answer: as JSON if that is wanted, else as `text`.
+    fn answer(&self, verb: &str, data: &serde_json::Value, warnings: &[Warning], text: &str) -> Result<(), Failure> {
+        if self.json {
+            let envelope = Envelope { schema: format!("peerctl.{verb}/1"), data, warnings };
+            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
+            return print(format!("{json}\n").as_bytes());
         }
+        for warning in warnings {
+            eprintln!("warning: {}", warning.message);
+        }
+        print(text.as_bytes())
     }
 
     /// Says something to the person, unless they want quiet or JSON.
@@ -176,6 +194,15 @@ impl Session {
                 self.show("network.grant", &request, |_: &serde_json::Value| String::new())
             }
         }
+    }
+}
+
+/// Prints an answer. A reader that went away is no fault of ours.
+pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
+        _ => Ok(()),
     }
 }
 

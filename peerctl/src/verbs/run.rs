@@ -8,7 +8,7 @@ use super::{Session, attach_request};
 use crate::cli::Run;
 
 /// What Docker exits with when it failed before the command began.
-const NOT_STARTED: u8 = 125;
+pub(super) const NOT_STARTED: u8 = 125;
 
 /// Runs the command; its exit code is the command's.
 pub fn run(session: &Session, run: Run) -> Result<u8, Failure> {
@@ -39,7 +39,7 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
         session.narrate(&format!("warning: {}", warning.message));
     }
     session.narrate(&format!("{} is {} at {}", attached.id, attached.hostname, attached.address));
-    let started = sandbox.start(&environment(&attached, &run.env_prefix)).map_err(sandboxed);
+    let started = sandbox.start(&attached_environment(&attached, &run.env_prefix)).map_err(sandboxed);
     let code = started.and_then(|()| {
         let waited = sandbox.wait();
         waited.map_err(|error| {
@@ -56,21 +56,19 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
     Ok(u8::try_from(code?).unwrap_or(u8::MAX))
 }
 
-/// What the command finds in its environment.
-fn environment(attached: &Attached, prefix: &str) -> Vec<(String, String)> {
-    [
-        ("PRIVATE_NETWORK_ID", attached.network.clone()),
-        ("PRIVATE_HOSTNAME", attached.hostname.clone()),
-        ("PRIVATE_IP", attached.address.clone()),
-        ("APP_ID", attached.app.clone()),
-        ("CONTAINER_TYPE", attached.kind.clone()),
-        ("CONTAINER_NUMBER", attached.number.to_string()),
-    ]
-    .map(|(name, value)| (format!("{prefix}{name}"), value))
-    .to_vec()
+fn attached_environment(attached: &Attached, prefix: &str) -> Vec<(String, String)> {
+    let Attached { network, hostname, address, app, kind, number, .. } = attached;
+    environment(prefix, [network, hostname, address, app, kind, &number.to_string()])
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+/// What a command finds in its environment: its network's id, its own name and address, application, type and number.
+pub(super) fn environment(prefix: &str, values: [&str; 6]) -> Vec<(String, String)> {
+    let names =
+        ["PRIVATE_NETWORK_ID", "PRIVATE_HOSTNAME", "PRIVATE_IP", "APP_ID", "CONTAINER_TYPE", "CONTAINER_NUMBER"];
+    names.into_iter().zip(values).map(|(name, value)| (format!("{prefix}{name}"), value.to_owned())).collect()
+}
+
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", causes(cause)),
         None => error.to_string(),

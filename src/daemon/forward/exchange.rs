@@ -22,7 +22,7 @@ const ROUNDS: usize = 2;
 const DATAGRAM_LEN_MAX: usize = 4096;
 
 /// What the upstreams say; none if none of them says anything in time.
-pub(super) async fn ask(upstreams: &Upstreams, question: &Foreign) -> Option<Found> {
+pub async fn ask(upstreams: &Upstreams, question: &Foreign) -> Option<Found> {
     let deadline = Instant::now() + TIME_LIMIT;
     let list = upstreams.list().await;
     let mut inconclusive = None;

@@ -22,7 +22,11 @@ use crate::dns::{Cache, Foreign, ForeignKey, Found, Transport};
 use crate::model::{AttachmentId, NetworkId};
 use crate::sys::clock;
 
+pub use exchange::ask;
 pub use upstreams::Upstreams;
+
+/// Where the host says whom it asks; it is read only.
+pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// About how much memory the answers of all networks take.
 const CACHE_BYTES: usize = 8 << 20;

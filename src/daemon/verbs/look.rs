@@ -1,15 +1,17 @@
 //! The requests that change nothing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::Answer;
 use crate::control::{
-    ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, HealthRow, NetworkDetail, NetworkRow, NodeRow,
-    NodeSelf, PeerRow, Status,
+    ContainerDetail, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, HealthRow, LocalDetail,
+    NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
 };
 use crate::daemon::node::Node;
 use crate::membership::{Container, Membership, Network, Role, State};
-use crate::model::NodeId;
+use crate::model::{AttachmentId, NodeId};
+use crate::sys::netns::Origin;
 
 /// The node's own inner MTU, as long as no path has lowered it.
 pub const INNER_MTU_BYTES: u32 = 1408;
@@ -120,6 +122,53 @@ pub fn containers(node: &Node, text: Option<&str>) -> Result<Answer, Failure> {
         .flat_map(|network| network.containers().map(|c| container_row(node, &membership, network, c)))
         .collect();
     Ok(Answer::of(rows))
+}
+
+/// The container with this id in the networks that this node holds.
+pub(super) fn find_container(membership: &Membership, id: &str) -> Result<(Arc<Network>, Arc<Container>), Failure> {
+    let wanted = id.parse::<AttachmentId>().ok();
+    let of = |network: &Arc<Network>| {
+        let found = network.containers().find(|container| Some(container.id) == wanted)?;
+        Some((network.clone(), found.clone()))
+    };
+    membership.networks().find_map(of).ok_or_else(|| {
+        let what = format!("there is no container {}", id.chars().take(120).collect::<String>());
+        let why = "no network that this node holds has a container of that id";
+        Failure::new(ExitStatus::NotFound, what, why, "peerctl container ls")
+    })
+}
+
+pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
+    let membership = node.membership();
+    let (network, container) = find_container(&membership, id)?;
+    let local = match node.attachments.of_id(container.id) {
+        None => None,
+        Some(local) => {
+            let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
+            let (netns, pid) = match &local.anchor.origin {
+                Origin::Path(path) => (path.display().to_string(), None),
+                Origin::Pid(pid) => (format!("/proc/{pid}/ns/net"), Some(*pid)),
+                Origin::Own => (String::new(), None),
+            };
+            let traffic = stats.attachments.get(&local.id).map(|status| status.traffic).unwrap_or_default();
+            Some(LocalDetail {
+                netns,
+                pid,
+                ifname: local.ifname,
+                mtu_bytes: local.mtu_bytes,
+                rx_bytes: traffic.rx_bytes,
+                rx_packets: traffic.rx_packets,
+                tx_bytes: traffic.tx_bytes,
+                tx_packets: traffic.tx_packets,
+            })
+        }
+    };
+    Ok(Answer::of(ContainerDetail {
+        row: container_row(node, &membership, &network, &container),
+        network_id: network.id.to_string(),
+        hostname: crate::dns::hostname(&container, &network.id),
+        local,
+    }))
 }
 
 pub fn domain_names(node: &Node, app: Option<&str>, network: Option<&str>) -> Result<Answer, Failure> {

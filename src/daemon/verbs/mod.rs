@@ -6,6 +6,7 @@ mod cluster;
 mod detach;
 mod failures;
 mod look;
+mod names;
 
 use serde::Serialize;
 
@@ -55,6 +56,9 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,
         Request::NodeLs => look::nodes(node).await,
         Request::ContainerLs { network } => look::containers(node, network.as_deref()),
+        Request::ContainerInspect { id } => look::container(node, &id).await,
+        Request::DnsQuery { name, kind, caller } => names::query(node, &name, &kind, &caller).await,
+        Request::DnsExplain { name, caller } => names::explain(node, &name, &caller),
         Request::DomainNames { app, network } => look::domain_names(node, app.as_deref(), network.as_deref()),
         Request::Status => look::status(node).await,
         Request::Drops => look::drops(node).await,

@@ -8,6 +8,7 @@
 //! private network's resolver. For an ordinary user also the user namespace, in which it is root as with
 //! `unshare --map-root-user`. Everything else is the host's.
 
+mod enter;
 mod inside;
 mod private_etc;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use enter::enter;
 pub(super) use inside::run;
 
 use super::OsError;
@@ -51,6 +53,8 @@ pub enum SandboxError {
     Unshare(#[from] UnshareError),
     #[error("the sandbox's /etc/resolv.conf cannot be set")]
     Resolv(#[source] OsError),
+    #[error("the namespaces of process {pid} cannot be entered")]
+    Enter { pid: u32, source: OsError },
     #[error("cannot run {command}")]
     Command { command: String, source: OsError },
     #[error(transparent)]
@@ -73,6 +77,7 @@ impl SandboxError {
         match self {
             Self::Unshare(error) => error.advice(),
             Self::NoCommand => Some("give one after --, as in: peerctl run --network N --app APP -- sh"),
+            Self::Enter { .. } => Some("only root and the user who ran it may enter it"),
             Self::Resolv(_) | Self::Command { .. } | Self::Helper(_) => None,
         }
     }

@@ -1,0 +1,78 @@
+//! A full network: 1022 containers on two nodes, and what the next one gets.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use netns_tests::wait::{SOON, now, until};
+use netns_tests::{Container, Host, in_lab};
+
+const TOTAL: usize = 1022;
+const ZONE: &str = "private-network.internal";
+
+/// Makes namespaces and attaches each, a few at a time.
+fn fill(host: &Host, names: std::ops::Range<usize>) -> Result<()> {
+    let list = format!("/run/lab/{}-containers", host.name());
+    std::fs::write(&list, names.clone().map(|n| format!("c{n}\n")).collect::<String>())?;
+    let batch = format!("/run/lab/{}-batch", host.name());
+    std::fs::write(&batch, names.map(|n| format!("netns add c{n}\n")).collect::<String>())?;
+    let made = Command::new("ip").args(["-batch", &batch]).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let words = ["attach", "--netns", "/run/netns/{}", "--network", "demo", "--app", "shop"];
+    let mut attach = host.peerctl_command(&words)?;
+    // The command line of one attach, with the name left open.
+    let line: Vec<_> =
+        std::iter::once(attach.get_program().to_owned()).chain(attach.get_args().map(Into::into)).collect();
+    attach = Command::new("xargs");
+    attach.args(["-a", &list, "-P", "4", "-I", "{}"]).args(line);
+    let attached = attach.output()?;
+    ensure!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
+    Ok(())
+}
+
+fn addresses(host: &Host) -> Result<Vec<String>> {
+    let rows = host.json(&["container", "ls"])?;
+    let rows = rows.as_array().context("rows")?;
+    Ok(rows.iter().filter_map(|row| row["address"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let began = now();
+        // More than half on one node: the other gives addresses back.
+        fill(&a, 0..700)?;
+        fill(&b, 700..TOTAL)?;
+        println!("{TOTAL} attached in {:.1} s", began.elapsed().as_secs_f64());
+        for host in [&a, &b] {
+            let all = until("all containers", SOON, || Ok(Some(addresses(host)?).filter(|all| all.len() == TOTAL)))?;
+            let different: BTreeSet<_> = all.iter().collect();
+            ensure!(different.len() == TOTAL, "an address is held twice");
+        }
+        for (host, name) in [(&a, "one-too-many-a"), (&b, "one-too-many-b")] {
+            Command::new("ip").args(["netns", "add", name]).status()?;
+            let path = format!("/run/netns/{name}");
+            let refused =
+                host.peerctl(&["attach", "--netns", &path, "--network", "demo", "--app", "shop"])?.refused(5)?;
+            let text = &refused.stderr;
+            ensure!(text.contains("is full") && text.contains("1022 of 1022 addresses in use"), "{refused}");
+            ensure!(text.contains("peerctl container ls --network demo"), "{refused}");
+        }
+
+        let asker = Container::found("c0");
+        let name = format!("shop.demo.{ZONE}");
+        let whole: BTreeSet<_> =
+            asker.exec(&["dig", "+tcp", "+short", &name])?.ok()?.stdout.lines().map(str::to_owned).collect();
+        ensure!(whole == addresses(&a)?.into_iter().collect(), "{} of {TOTAL} by TCP", whole.len());
+        let plain = asker.exec(&["dig", "+ignore", "+noedns", &name])?.ok()?.stdout;
+        let size = plain.lines().find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: ")).context("a size")?;
+        ensure!(size.parse::<usize>()? <= 512 && plain.contains(" tc "), "{plain}");
+        ensure!(!plain.contains("extra bytes"), "{plain}");
+        let edns = asker.exec(&["dig", "+ignore", "+bufsize=4096", &name])?.ok()?.stdout;
+        let size = edns.lines().find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: ")).context("a size")?;
+        ensure!((513..=1232).contains(&size.parse::<usize>()?) && edns.contains(" tc "), "{edns}");
+        Ok(())
+    });
+}

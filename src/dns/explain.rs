@@ -1,0 +1,131 @@
+//! Why a name means what it means to one container, in sentences.
+
+use hickory_proto::rr::Name;
+
+use super::names::{Existing, Meaning, PRIVATE_ZONE, meaning};
+use super::{Caller, hostname};
+use crate::membership::{Container, Network, State};
+
+/// The way from a name to its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the container gets, as `NXDOMAIN`, `2 addresses` or `forwarded`.
+    pub verdict: String,
+    /// One sentence for each decision, in the order in which they are taken.
+    pub steps: Vec<String>,
+}
+
+/// Explains a name to a container of `network`; `None` if it is no name.
+pub fn explain(network: &Network, caller: &Caller, name: &str) -> Option<Explanation> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    let id = &network.id;
+    let mut steps = vec![format!(
+        "the question comes from container {} at {}, so it is answered as network {} sees it",
+        caller.attachment,
+        caller.address,
+        network.display_name()
+    )];
+    let verdict = match meaning(network, &name) {
+        Meaning::Foreign if network.internal => {
+            steps.push("it is no private name, and the network is internal: nothing is asked outside".into());
+            "REFUSED".to_owned()
+        }
+        Meaning::Foreign => {
+            steps.push("it is no private name: this node asks the nameservers of its host's resolv.conf".into());
+            "forwarded".to_owned()
+        }
+        Meaning::Missing(None) => {
+            steps.push("it is a single label: such a name is never told outside, and there is none here".into());
+            "NXDOMAIN".to_owned()
+        }
+        Meaning::Missing(Some(_)) => {
+            steps.extend(why_missing(network, &name));
+            "NXDOMAIN".to_owned()
+        }
+        Meaning::Existing(_, existing) => match existing {
+            Existing::Apex => {
+                steps.push("it is the zone itself: it owns an SOA and an NS record and no address".into());
+                "no data but SOA and NS".to_owned()
+            }
+            Existing::Ancestor => {
+                steps.push(format!("it is the name of network {id}, which owns no record; names below it do"));
+                "no data".to_owned()
+            }
+            Existing::Type(app, kind) => {
+                steps.push(format!("it is the containers of type {kind} of application {app}"));
+                list(network.containers_of(app.as_str(), kind), &mut steps)
+            }
+            Existing::Container(container) => {
+                steps.push(format!("it is the one container {}", hostname(container, id)));
+                list([container], &mut steps)
+            }
+            Existing::Address(container) => {
+                steps.push(format!("the address {} is held by container {}", container.address, container.id));
+                format!("pointer to {}", hostname(container, id))
+            }
+        },
+    };
+    Some(Explanation { verdict, steps })
+}
+
+/// What answers, and what is left out and why.
+fn list<'a>(containers: impl IntoIterator<Item = &'a std::sync::Arc<Container>>, steps: &mut Vec<String>) -> String {
+    let mut ready = 0;
+    for container in containers {
+        let Container { id, address, .. } = container.as_ref();
+        match container.state {
+            State::Ready => {
+                ready += 1;
+                steps.push(format!("{address} is ready (container {id})"));
+            }
+            State::Draining => steps.push(format!("{address} is draining and left out (container {id})")),
+        }
+    }
+    match ready {
+        0 => "no data: declared, and none is ready".to_owned(),
+        1 => "1 address".to_owned(),
+        many => format!("{many} addresses, another one first each time"),
+    }
+}
+
+/// Where the walk from the zone downwards ended.
+fn why_missing(network: &Network, name: &Name) -> Vec<String> {
+    let text = name.to_lowercase().to_ascii();
+    let Some(below) = text.trim_end_matches('.').strip_suffix(PRIVATE_ZONE) else {
+        return vec!["no container of the network holds that address".to_owned()];
+    };
+    let labels: Vec<&str> = below.trim_end_matches('.').rsplit('.').collect();
+    let mut steps = Vec::new();
+    let is_own =
+        |label: &str| label == network.id.as_str() || network.name.as_ref().is_some_and(|n| n.as_str() == label);
+    let Some((first, rest)) = labels.split_first().filter(|(first, _)| is_own(first)) else {
+        steps.push(format!("{} is not the caller's network; to a container no other network exists", labels[0]));
+        return steps;
+    };
+    steps.push(format!("{first} is the caller's network"));
+    let Some(app) = rest.first() else { return steps };
+    if network.kinds(app).next().is_none() {
+        steps.push(format!("no container of an application {app} is attached"));
+        return steps;
+    }
+    steps.push(format!("application {app} has containers"));
+    match rest.get(1) {
+        None => {}
+        Some(kind) if kind.bytes().all(|byte| byte.is_ascii_digit()) => {
+            steps.push(format!(
+                "{kind} stands where a type is named; a number needs the type behind it: {kind}.TYPE.{app}"
+            ));
+        }
+        Some(kind) if network.kinds(app).all(|declared| declared.as_str() != *kind) => {
+            steps.push(format!("none of them is of type {kind}"));
+        }
+        Some(kind) => match rest.get(2) {
+            Some(number) if rest.len() == 3 => {
+                steps.push(format!("none of type {kind} has the number {number}; numbers have no leading zeros"));
+            }
+            _ => steps.push("a name has five parts at most: N.TYPE.APP.NETWORK and the zone".to_owned()),
+        },
+    }
+    steps
+}
