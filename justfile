@@ -18,6 +18,14 @@ netns *name:
 demo *args:
     cargo run --release -p peerctl -- demo {{ args }}
 
+# What a packet costs, then peerd beside other programs; needs root and a quiet machine
+bench *args:
+    cargo bench -p peerd
+    cargo build --release -p peerctl
+    sudo tests/bench/compare {{ args }}
+    sudo tests/bench/node same
+    sudo tests/bench/node growth
+
 fmt:
     cargo fmt --all
 
