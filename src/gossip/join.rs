@@ -12,7 +12,7 @@ use super::message::{Admission, Join, JoinRefusal, Message};
 use super::persist::Waiter;
 use super::token::Token;
 use crate::membership::{ClusterState, OwnLog, Pen, Shard, Verified};
-use crate::model::NodeId;
+use crate::model::{NetworkId, NodeId};
 
 /// How long a join may take until the signer has admitted this node.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,6 +29,10 @@ pub(super) struct Joining {
     connection: Option<ConnectionId>,
     /// Whether we are a member and only the records are missing.
     admitted: bool,
+    /// Whether the cluster's own records are here.
+    synced: bool,
+    /// The networks that the invite grants.
+    networks: Vec<NetworkId>,
     last_error: JoinError,
 }
 
@@ -47,6 +51,8 @@ impl Gossip {
                 redial_at: now + REDIAL_AFTER,
                 connection: None,
                 admitted: false,
+                synced: false,
+                networks: Vec::new(),
                 last_error: JoinError::Unreachable,
             });
             self.dial_at(node, endpoints, now);
@@ -73,13 +79,16 @@ impl Gossip {
     /// The signer's answer.
     pub(super) fn handle_join_reply(&mut self, connection: ConnectionId, message: Message) {
         match message {
-            Message::Admitted(admission) => match self.check_admission(*admission) {
-                Ok(file) => self.be_admitted(file),
-                Err(error) => {
-                    self.join_failed(error);
-                    self.close(connection, "the signer's answer does not hold");
+            Message::Admitted(mut admission) => {
+                let networks = admission.networks.take().unwrap_or_default();
+                match self.check_admission(*admission) {
+                    Ok(file) => self.be_admitted(file, networks),
+                    Err(error) => {
+                        self.join_failed(error);
+                        self.close(connection, "the signer's answer does not hold");
+                    }
                 }
-            },
+            }
             Message::JoinRefused(refusal) => {
                 self.join_failed(match refusal {
                     JoinRefusal::Unknown => JoinError::UnknownToken,
@@ -117,11 +126,12 @@ impl Gossip {
         Ok(ClusterFile { id, genesis: admission.genesis, chain })
     }
 
-    fn be_admitted(&mut self, file: ClusterFile) {
+    fn be_admitted(&mut self, file: ClusterFile, networks: Vec<NetworkId>) {
         let pen = Pen::new(self.identity.key().clone(), file.id, self.boot.boot);
         let entered = self.enter(file, OwnLog::new(Shard::Cluster), pen);
         let Some(joining) = &mut self.joining else { return };
         joining.admitted = true;
+        joining.networks = networks;
         let operation = joining.operation;
         match entered {
             Ok(()) => {
@@ -145,14 +155,21 @@ impl Gossip {
     }
 
     /// The first sync is over.
-    pub(super) fn join_synced(&mut self, now: Instant) {
-        let knows_signer = |joining: &Joining| self.logs.log(&Shard::Cluster, joining.token.signer).is_some();
-        if self.joining.as_ref().is_some_and(|joining| joining.admitted && knows_signer(joining)) {
-            self.join_done(now);
+    pub(super) fn join_synced(&mut self) {
+        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.admitted) {
+            joining.synced = self.logs.log(&Shard::Cluster, joining.token.signer).is_some();
         }
     }
 
-    fn join_done(&mut self, _now: Instant) {
+    /// Ends a join when all of what it promised is here: the cluster's records, and the networks, which their owner offers.
+    pub(super) fn settle_join(&mut self) {
+        let here = |joining: &Joining| joining.networks.iter().all(|id| self.networks.contains_key(id));
+        if self.joining.as_ref().is_some_and(|joining| joining.synced && here(joining)) {
+            self.join_done();
+        }
+    }
+
+    fn join_done(&mut self) {
         let Some(joining) = self.joining.take() else { return };
         self.outputs.push_back(Output::Progress(joining.operation, JoinStep::Synced));
         self.finished.push((joining.operation, Ok(Done::Joined(joining.token.cluster))));
@@ -181,7 +198,7 @@ impl Gossip {
         if joining.until <= now {
             let (admitted, error) = (joining.admitted, joining.last_error);
             // A member whose first sync is slow is a member all the same.
-            return if admitted { self.join_done(now) } else { self.join_failed(error) };
+            return if admitted { self.join_done() } else { self.join_failed(error) };
         }
         if joining.connection.is_none() && !joining.admitted && joining.redial_at <= now {
             joining.redial_at = now + REDIAL_AFTER;

@@ -103,6 +103,9 @@ pub(super) struct Admission {
     /// The joiner's own appointment, if the invite makes it a signer.
     #[n(3)]
     pub appointment: Option<Verified>,
+    /// The networks that the invite grants: the join is done when they are here.
+    #[n(4)]
+    pub networks: Option<Vec<NetworkId>>,
 }
 
 /// What one log of a shard is at.

@@ -177,9 +177,15 @@ impl Gossip {
                 signer,
                 cert,
                 appointment: record(root, Kind::SIGNER, joiner),
+                networks: Some(self.networks_granted_to(joiner)),
             })),
             _ => Message::JoinRefused(JoinRefusal::Unknown),
         };
         self.reply(redemption.connection, redemption.exchange, &reply);
+    }
+
+    /// The networks of ours that `node` may host containers of, its grant on the way included.
+    fn networks_granted_to(&self, node: NodeId) -> Vec<NetworkId> {
+        self.networks.iter().filter(|(_, state)| state.is_granted(node)).map(|(id, _)| id.clone()).collect()
     }
 }

@@ -44,6 +44,7 @@ impl Gossip {
         self.refresh_all(now);
         self.flush(now);
         self.spread_rumours(now);
+        self.settle_join();
         if std::mem::take(&mut self.membership_changed) {
             self.outputs.push_back(Output::MembershipChanged(self.membership.clone()));
         }

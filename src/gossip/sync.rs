@@ -13,9 +13,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{LogState, Message, RECORDS_LEN_MAX, ShardState};
 use super::settle::Ingested;
-use crate::membership::{
-    Delta, LOG_MEMORY_LEN_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
-};
+use crate::membership::{Delta, LOG_MEMORY_LEN_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified};
 use crate::model::{NodeId, Vni};
 
 const SYNC_EVERY: Duration = Duration::from_secs(2);
@@ -158,7 +156,7 @@ impl Gossip {
         for shard in differing {
             self.ask_heads(connection, shard, now);
         }
-        self.sync_step(now);
+        self.sync_step();
     }
 
     pub(super) fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
@@ -324,13 +322,13 @@ impl Gossip {
             // Where there was more than is pulled at a time, the rest does not wait for the next round.
             self.sync_with(connection, peer, now);
         }
-        self.sync_step(now);
+        self.sync_step();
     }
 
     /// A step of a sync is over; when it was the last one, a join is.
-    pub(super) fn sync_step(&mut self, now: Instant) {
+    pub(super) fn sync_step(&mut self) {
         if self.sync.pulls.is_empty() {
-            self.join_synced(now);
+            self.join_synced();
         }
     }
 }

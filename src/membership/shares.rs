@@ -71,8 +71,10 @@ impl Holdings {
                 }
             });
         }
-        let given: BTreeMap<(NodeId, Stamp), &Share> =
-            shares.iter().map(|(by, stamp, share)| ((if share.home { share.holder } else { *by }, *stamp), *share)).collect();
+        let given: BTreeMap<(NodeId, Stamp), &Share> = shares
+            .iter()
+            .map(|(by, stamp, share)| ((if share.home { share.holder } else { *by }, *stamp), *share))
+            .collect();
         for (origin, release) in releases {
             // Of its own share, and within it.
             let share = given.get(&(release.home, release.share));

@@ -129,3 +129,15 @@ fn a_joiner_that_crashed_before_it_stored_its_admission_joins_again_with_the_sam
     sim.join(a, &token).expect("the same key may repeat it");
     assert_eq!(sim.machine(0).membership().nodes().len(), 2);
 }
+
+#[test]
+fn who_joined_holds_the_networks_of_its_invite_and_can_attach_at_once() {
+    let mut sim = Sim::cluster(12, 1);
+    let networks = [sim.create_network(0, "blue"), sim.create_network(0, "red")];
+    let joiner = sim.add("joiner");
+    let token = sim.invite(0, &networks, 1);
+    sim.join(joiner, &token).expect("joined");
+    for network in &networks {
+        sim.attach(joiner, network).expect("attached without waiting for anything");
+    }
+}
