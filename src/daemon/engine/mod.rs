@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::peer::{Peer, verify};
+use self::peer::Peer;
 use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
 use super::quic::{Endpoint, Link, ReplyStream};
@@ -234,14 +234,16 @@ impl Engine {
             }
             Output::Request { connection, exchange, bytes } => self.request(connection, exchange, bytes),
             Output::Reply { exchange, bytes, .. } => {
-                if let Some((_, stream)) = self.replies.remove(&exchange) {
-                    tokio::spawn(async move { stream.reply(&bytes).await });
+                if let Some((connection, stream)) = self.replies.remove(&exchange)
+                    && let Some(peer) = self.peers.get(&connection)
+                {
+                    peer.reply(stream, bytes);
                 }
             }
             Output::Dial { node, endpoints } => self.dial(node, endpoints),
             Output::Close { connection, reason } => {
                 if let Some(peer) = self.forget(connection) {
-                    peer.link.close(reason);
+                    peer.close(reason);
                     self.gossip.handle_disconnected(connection, clock::now());
                 }
             }
@@ -277,17 +279,7 @@ impl Engine {
         let Some(peer) = self.peers.get(&connection) else {
             return self.gossip.handle_exchange_failed(connection, exchange, clock::now());
         };
-        let (link, verifier, events) = (peer.link.clone(), self.gossip.verifier(), self.events.clone());
-        tokio::spawn(async move {
-            let reply = match link.exchange(&bytes).await {
-                Ok(reply) => verify(verifier, reply).await,
-                Err(error) => {
-                    tracing::debug!(peer = %link.peer(), %error, "an exchange failed");
-                    None
-                }
-            };
-            let _ = events.send(Event::Reply(connection, exchange, reply)).await;
-        });
+        peer.request((connection, exchange), bytes, self.gossip.verifier(), self.events.clone());
     }
 
     fn dial(&self, node: NodeId, addresses: Vec<SocketAddr>) {

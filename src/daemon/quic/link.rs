@@ -39,6 +39,8 @@ pub enum LinkError {
     TooLong(usize),
     #[error("the other side took longer than {} s", MESSAGE_TIMEOUT.as_secs())]
     Timeout,
+    #[error("the reply did not arrive")]
+    Stopped(#[from] quinn::StoppedError),
     #[error("the stream was closed already")]
     Closed(#[from] quinn::ClosedStream),
 }
@@ -166,9 +168,10 @@ async fn read_whole(stream: &mut quinn::RecvStream, len_max: usize) -> Result<Ve
 pub struct ReplyStream(quinn::SendStream);
 
 impl ReplyStream {
-    /// Writes the reply and ends the exchange.
+    /// Writes the reply, ends the exchange, and waits until the peer has it.
     pub async fn reply(mut self, message: &[u8]) -> Result<(), LinkError> {
         bounded(self.0.write_all(message)).await?;
-        Ok(self.0.finish()?)
+        self.0.finish()?;
+        bounded(self.0.stopped()).await.map(drop)
     }
 }
