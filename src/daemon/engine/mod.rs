@@ -7,7 +7,7 @@ mod peer;
 mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,20 @@ impl Engine {
     /// Whether the disk refused what was last to be written.
     pub fn is_unwritten(&self) -> bool {
         self.unwritten
+    }
+
+    /// Gives up links to addresses that this host has no longer: their peers go on talking to these, and would for ten
+    /// minutes. The machine dials them anew.
+    pub fn leave_links_without(&mut self, addresses: &[IpAddr]) {
+        let lost = |peer: &Peer| peer.link.bound_to().is_some_and(|ip| !addresses.contains(&ip));
+        let lost: Vec<ConnectionId> =
+            self.peers.iter().filter(|(_, peer)| lost(peer)).map(|(connection, _)| *connection).collect();
+        for connection in lost {
+            if let Some(peer) = self.forget(connection) {
+                peer.close("this address of ours is gone");
+                self.gossip.handle_disconnected(connection, clock::now());
+            }
+        }
     }
 
     /// Begins an operation of the machine, and has `waiting` told how it went.

@@ -1,6 +1,6 @@
 //! A connection to a node that has proven its key: pushes and exchanges.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,6 +77,11 @@ impl Link {
     pub fn remote(&self) -> SocketAddr {
         let remote = self.connection.remote_address();
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    /// The address of ours that the peer has, if it dialled: QUIC lets the dialling side move, and not the other.
+    pub fn bound_to(&self) -> Option<IpAddr> {
+        if self.dialled { None } else { self.connection.local_ip().map(|ip| ip.to_canonical()) }
     }
 
     /// The measured round trip.
