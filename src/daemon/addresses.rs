@@ -7,7 +7,7 @@ use super::node::Node;
 use crate::sys::{clock, interfaces};
 
 /// How often the host's addresses are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The address that the node was told to listen on, else all of the host's, with the port that it got.
 pub fn endpoints(listen: SocketAddr, port: u16) -> std::io::Result<Vec<SocketAddr>> {
@@ -32,6 +32,10 @@ pub async fn follow(node: &Node, listen: SocketAddr, mut announced: Vec<SocketAd
         }
         tracing::info!(endpoints = ?found, "this host's addresses have changed");
         announced.clone_from(&found);
+        let addresses: Vec<IpAddr> = found.iter().map(SocketAddr::ip).collect();
+        if node.call(move |engine| engine.leave_links_without(&addresses)).await.is_err() {
+            return;
+        }
         if node.operate(move |gossip| gossip.set_endpoints(found, clock::now()), None).await.is_err() {
             return;
         }

@@ -57,8 +57,8 @@ fn idle_callers_of_another_user_do_not_hold_up_the_owner() {
         other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", hold, &socket]);
         let mut other = match other.stdout(Stdio::piped()).spawn() {
             Ok(child) => child,
-            Err(_) => {
-                netns_tests::skip("hostile: there is no setpriv");
+            Err(error) => {
+                netns_tests::skip(&format!("hostile: setpriv: {error}"));
                 return Ok(());
             }
         };

@@ -7,13 +7,13 @@ mod peer;
 mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::peer::{Heard, Peer, verify};
+use self::peer::{Heard, Peer};
 use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
 use super::quic::{Endpoint, Link, ReplyStream};
@@ -147,6 +147,20 @@ impl Engine {
         self.unwritten
     }
 
+    /// Gives up links to addresses that this host has no longer: their peers go on talking to these, and would for ten
+    /// minutes. The machine dials them anew.
+    pub fn leave_links_without(&mut self, addresses: &[IpAddr]) {
+        let lost = |peer: &Peer| peer.link.bound_to().is_some_and(|ip| !addresses.contains(&ip));
+        let lost: Vec<ConnectionId> =
+            self.peers.iter().filter(|(_, peer)| lost(peer)).map(|(connection, _)| *connection).collect();
+        for connection in lost {
+            if let Some(peer) = self.forget(connection) {
+                peer.close("this address of ours is gone");
+                self.gossip.handle_disconnected(connection, clock::now());
+            }
+        }
+    }
+
     /// Begins an operation of the machine, and has `waiting` told how it went.
     pub fn operate(&mut self, begin: impl FnOnce(&mut Gossip) -> OperationId, waiting: Waiting) {
         let operation = begin(&mut self.gossip);
@@ -234,14 +248,16 @@ impl Engine {
             }
             Output::Request { connection, exchange, bytes } => self.request(connection, exchange, bytes),
             Output::Reply { exchange, bytes, .. } => {
-                if let Some((_, stream)) = self.replies.remove(&exchange) {
-                    tokio::spawn(async move { stream.reply(&bytes).await });
+                if let Some((connection, stream)) = self.replies.remove(&exchange)
+                    && let Some(peer) = self.peers.get(&connection)
+                {
+                    peer.reply(stream, bytes);
                 }
             }
             Output::Dial { node, endpoints } => self.dial(node, endpoints),
             Output::Close { connection, reason } => {
                 if let Some(peer) = self.forget(connection) {
-                    peer.link.close(reason);
+                    peer.close(reason);
                     self.gossip.handle_disconnected(connection, clock::now());
                 }
             }
@@ -277,17 +293,7 @@ impl Engine {
         let Some(peer) = self.peers.get(&connection) else {
             return self.gossip.handle_exchange_failed(connection, exchange, clock::now());
         };
-        let (link, verifier, events) = (peer.link.clone(), self.gossip.verifier(), self.events.clone());
-        tokio::spawn(async move {
-            let reply = match link.exchange(&bytes).await {
-                Ok(reply) => verify(verifier, reply).await,
-                Err(error) => {
-                    tracing::debug!(peer = %link.peer(), %error, "an exchange failed");
-                    None
-                }
-            };
-            let _ = events.send(Event::Reply(connection, exchange, reply)).await;
-        });
+        peer.request((connection, exchange), bytes, self.gossip.verifier(), self.events.clone());
     }
 
     fn dial(&self, node: NodeId, addresses: Vec<SocketAddr>) {

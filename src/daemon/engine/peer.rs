@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::Event;
-use crate::daemon::quic::{Link, LinkError, PushStream};
-use crate::gossip::{ConnectionId, MessageVerifier, VerifiedMessage};
+use crate::daemon::quic::{Link, LinkError, PushStream, ReplyStream};
+use crate::daemon::verbs::with_causes;
+use crate::gossip::{ConnectionId, ExchangeId, MessageVerifier, VerifiedMessage};
 
 /// Pushes that may be on the way to one peer; one that takes none any more is brought up to date by the next sync.
 const PUSHES_MAX: usize = 32;
+/// How long a connection that is to be closed stays for what was said on it to arrive.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Messages of one peer, read or waiting to be handled, each of up to a MiB and a few more once it is decoded. Who says more
 /// waits, and fills nothing but its own stream's window.
@@ -29,6 +33,10 @@ pub(super) struct Peer {
     /// The longest message that the machine wants to hear on it; the reading tasks look here.
     message_len_max: Arc<AtomicUsize>,
     pushes: Arc<Semaphore>,
+    /// Held for reading by whatever is on its way to the peer.
+    under_way: Arc<RwLock<()>>,
+    /// Held for reading by whoever awaits a reply of the peer.
+    awaited: Arc<RwLock<()>>,
     is_member: bool,
 }
 
@@ -42,16 +50,19 @@ impl Peer {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let message_len_max = Arc::new(AtomicUsize::new(message_len_max));
+        let awaited = Arc::<RwLock<()>>::default();
         let reader = Reader {
             connection,
             link: link.clone(),
             message_len_max: message_len_max.clone(),
             places: Arc::new(Semaphore::new(HEARD_COUNT_MAX)),
+            awaited: awaited.clone(),
             verifier,
             events,
         };
         tokio::spawn(reader.run());
-        Self { link, message_len_max, pushes: Arc::new(Semaphore::new(PUSHES_MAX)), is_member: false }
+        let pushes = Arc::new(Semaphore::new(PUSHES_MAX));
+        Self { link, message_len_max, pushes, under_way: Arc::default(), awaited, is_member: false }
     }
 
     /// How long its messages may be from now on.
@@ -72,18 +83,59 @@ impl Peer {
         let Ok(permit) = self.pushes.clone().try_acquire_owned() else {
             return tracing::debug!(peer = %self.link.peer(), "a push is lost: the peer takes none");
         };
-        let link = self.link.clone();
+        let (link, under_way) = (self.link.clone(), self.under_way.clone().try_read_owned());
         tokio::spawn(async move {
             if let Err(error) = link.push(&bytes).await {
                 tracing::debug!(peer = %link.peer(), %error, "a push is lost");
             }
-            drop(permit);
+            drop((permit, under_way));
+        });
+    }
+
+    /// Asks the peer; what comes of it goes to `events`, and before the connection's end if it was here by then.
+    pub(super) fn request(
+        &self,
+        (connection, exchange): (ConnectionId, ExchangeId),
+        bytes: Arc<[u8]>,
+        verifier: MessageVerifier,
+        events: mpsc::Sender<Event>,
+    ) {
+        let (link, awaited) = (self.link.clone(), self.awaited.clone().try_read_owned());
+        tokio::spawn(async move {
+            let reply = match link.exchange(&bytes).await {
+                Ok(reply) => verify(verifier, reply).await,
+                Err(error) => {
+                    tracing::debug!(peer = %link.peer(), error = with_causes(&error), "an exchange failed");
+                    None
+                }
+            };
+            let _ = events.send(Event::Reply(connection, exchange, reply)).await;
+            drop(awaited);
+        });
+    }
+
+    /// Answers an exchange of the peer.
+    pub(super) fn reply(&self, stream: ReplyStream, bytes: Zeroizing<Vec<u8>>) {
+        let (peer, under_way) = (self.link.peer(), self.under_way.clone().try_read_owned());
+        tokio::spawn(async move {
+            if let Err(error) = stream.reply(&bytes).await {
+                tracing::debug!(%peer, %error, "a reply is lost");
+            }
+            drop(under_way);
+        });
+    }
+
+    /// Ends the connection once what was said on it has arrived: a refusal is worth nothing if nobody hears why.
+    pub(super) fn close(self, reason: &'static str) {
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, self.under_way.write()).await;
+            self.link.close(reason);
         });
     }
 }
 
 /// Checks a message's signatures where it holds up nobody.
-pub(super) async fn verify(verifier: MessageVerifier, bytes: Vec<u8>) -> Option<VerifiedMessage> {
+async fn verify(verifier: MessageVerifier, bytes: Vec<u8>) -> Option<VerifiedMessage> {
     let bytes = Zeroizing::new(bytes);
     match tokio::task::spawn_blocking(move || verifier.verify(&bytes)).await {
         Ok(Ok(message)) => Some(message),
@@ -101,6 +153,7 @@ struct Reader {
     link: Link,
     message_len_max: Arc<AtomicUsize>,
     places: Arc<Semaphore>,
+    awaited: Arc<RwLock<()>>,
     verifier: watch::Receiver<MessageVerifier>,
     events: mpsc::Sender<Event>,
 }
@@ -124,7 +177,9 @@ impl Reader {
         // Both end when the connection does, and not before.
         tokio::join!(pushes, exchanges);
         let error: LinkError = self.link.closed().await.into();
-        tracing::debug!(peer = %self.link.peer(), %error, "a link ended");
+        tracing::debug!(peer = %self.link.peer(), error = with_causes(&error), "a link ended");
+        // A refusal is followed by the connection's end, and must be heard before it.
+        drop(self.awaited.write().await);
         let _ = self.events.send(Event::Closed(self.connection)).await;
     }
 

@@ -1,6 +1,6 @@
 //! A connection to a node that has proven its key: pushes and exchanges.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub enum LinkError {
     TooLong(usize),
     #[error("the other side took longer than {} s", MESSAGE_TIMEOUT.as_secs())]
     Timeout,
+    #[error("the reply did not arrive")]
+    Stopped(#[from] quinn::StoppedError),
     #[error("the stream was closed already")]
     Closed(#[from] quinn::ClosedStream),
 }
@@ -75,6 +77,11 @@ impl Link {
     pub fn remote(&self) -> SocketAddr {
         let remote = self.connection.remote_address();
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    /// The address of ours that the peer has, if it dialled: QUIC lets the dialling side move, and not the other.
+    pub fn bound_to(&self) -> Option<IpAddr> {
+        if self.dialled { None } else { self.connection.local_ip().map(|ip| ip.to_canonical()) }
     }
 
     /// The measured round trip.
@@ -166,9 +173,10 @@ async fn read_whole(stream: &mut quinn::RecvStream, len_max: usize) -> Result<Ve
 pub struct ReplyStream(quinn::SendStream);
 
 impl ReplyStream {
-    /// Writes the reply and ends the exchange.
+    /// Writes the reply, ends the exchange, and waits until the peer has it.
     pub async fn reply(mut self, message: &[u8]) -> Result<(), LinkError> {
         bounded(self.0.write_all(message)).await?;
-        Ok(self.0.finish()?)
+        self.0.finish()?;
+        bounded(self.0.stopped()).await.map(drop)
     }
 }
