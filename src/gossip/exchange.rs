@@ -14,7 +14,7 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many requests are open at a time; more are not sent, and the next round tries again.
 const EXCHANGE_COUNT_MAX: usize = 1024;
 /// How many of them with one peer, so that a peer that answers nothing leaves room for the others.
-const PEER_EXCHANGE_COUNT_MAX: usize = 48;
+pub(super) const PEER_EXCHANGE_COUNT_MAX: usize = 48;
 
 /// What a request was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     /// `None` if it is asked there already, or too much is.
-    fn open(&mut self, connection: ConnectionId, asked: Asked, now: Instant) -> Option<ExchangeId> {
+    pub(super) fn open(&mut self, connection: ConnectionId, asked: Asked, now: Instant) -> Option<ExchangeId> {
         let mut with_peer = self.open.values().filter(|open| open.connection == connection);
         let asks = with_peer.clone().any(|open| open.asked == asked);
         if asks || self.open.len() >= EXCHANGE_COUNT_MAX || with_peer.nth(PEER_EXCHANGE_COUNT_MAX - 1).is_some() {

@@ -173,3 +173,17 @@ fn pushed(log: &Log, rumour: &Rumour) -> Delta {
     }
     Delta { head: log.signed_head().clone(), added, rest: Rest::Removed(removed) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_changes_without_end_does_not_grow_its_rumour() {
+        let mut rumours = Rumours::default();
+        for _ in 0..100 {
+            rumours.add(&Shard::Cluster, NodeId([1; 32]), None, vec![ShortHash([0; 8]); 100], None);
+        }
+        assert!(rumours.by_log.values().all(|rumour| rumour.removed.len() == REMOVED_COUNT_MAX + 1));
+    }
+}

@@ -200,3 +200,21 @@ fn neighbouring_addresses_make_one_range() {
     let ranges = ranges_of([address(1), address(2), address(4), address(5), address(6)]);
     assert_eq!(ranges, [range(1, 2), range(4, 6)]);
 }
+
+#[test]
+fn shares_of_who_is_no_home_and_releases_of_others_shares_cut_nothing() {
+    let mut fixture = Fixture::new(3);
+    let (id, def) = fixture.network();
+    let shard = Shard::Network(id);
+    let given = fixture.say(1, &shard, share(range(1, 100), 2, false), 1);
+    let mut records = vec![def, given.clone()];
+    let alone = Holdings::derive(node(1), records.iter());
+    for last in (101..200).step_by(2) {
+        records.push(fixture.say(3, &shard, share(range(last, last), 3, false), 1));
+    }
+    for last in (1..100).step_by(2) {
+        let release = Release { range: range(last, last), home: node(1), share: given.stamp() };
+        records.push(fixture.say(3, &shard, Body::Release(release), 1));
+    }
+    assert_eq!(Holdings::derive(node(1), records.iter()), alone);
+}

@@ -1,6 +1,7 @@
 //! Whole clusters in one thread and virtual time.
 
 mod addresses;
+mod compromised;
 mod harness;
 mod joining;
 mod networks;

@@ -117,6 +117,37 @@ impl Victim {
         self.now += time;
         self.machine.handle_timeout(self.now);
     }
+
+    /// The victim attaches a container, which has to go well, and at an address that nobody had.
+    pub fn attach(&mut self, network: &NetworkId) {
+        let before = self.machine.membership();
+        let operation = self.machine.attach(container([77; 8], network), self.now);
+        let mut done = None;
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Persist { token, .. } => self.machine.handle_persisted(token, self.now),
+                Output::Done(of, result) if of == operation => done = Some(result),
+                _ => {}
+            }
+        }
+        let Some(Ok(Done::Attached(attached))) = done else { panic!("the victim attaches nothing any more") };
+        let held = before.network(network).expect("it is granted").container_at(attached.address);
+        assert!(held.is_none(), "an address is held twice");
+    }
+}
+
+fn container(id: [u8; 8], network: &NetworkId) -> AttachSpec {
+    AttachSpec {
+        id: AttachmentId(id),
+        network: network.clone(),
+        app: "shop".parse().expect("a label"),
+        kind: "web".parse().expect("a label"),
+        number: None,
+        version: None,
+        service: "web".parse().expect("a label"),
+        public_key: WgSecret::random(&mut ChaCha20Rng::from_seed([id[0]; 32])).public(),
+        space: Space::Containers,
+    }
 }
 
 /// A node with what it stored.
@@ -174,19 +205,8 @@ impl Wire {
         let token = invite.clone();
         wire.operate(1, |m, now| m.join(token, now));
         wire.operate(0, |m, now| m.grant(&open, node(1), Role::Host, now));
-        for (number, network) in [(0, &open), (0, &closed), (1, &open)] {
-            let spec = AttachSpec {
-                id: AttachmentId([number as u8 + 1; 8]),
-                network: network.clone(),
-                app: "shop".parse().expect("a label"),
-                kind: "web".parse().expect("a label"),
-                number: None,
-                version: None,
-                service: "web".parse().expect("a label"),
-                public_key: WgSecret::random(&mut ChaCha20Rng::from_seed([number as u8; 32])).public(),
-                space: Space::Containers,
-            };
-            let spec = AttachSpec { id: AttachmentId(if network == &closed { [9; 8] } else { spec.id.0 }), ..spec };
+        for (number, network, id) in [(0, &open, 1), (0, &closed, 9), (1, &open, 2)] {
+            let spec = container([id; 8], network);
             wire.operate(number, |m, now| m.attach(spec, now));
         }
         for _ in 0..100 {

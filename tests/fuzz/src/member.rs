@@ -176,7 +176,8 @@ pub fn member(bytes: &[u8]) -> bool {
         match what % 8 {
             0..=3 => {
                 if let Some(body) = program.body() {
-                    log.put(&mut pen, &body, Rev(program.byte().into()));
+                    let rev = program.byte();
+                    log.put(&mut pen, &body, Rev(if rev == u8::MAX { u64::MAX } else { rev.into() }));
                 }
             }
             4 => {
@@ -207,5 +208,7 @@ pub fn member(bytes: &[u8]) -> bool {
             say(&mut victim, &deltas(&[log.whole(&delta)]), &before, &cluster.closed);
         }
     }
-    format!("{:?}", victim.machine.membership()) != start
+    let said_something = format!("{:?}", victim.machine.membership()) != start;
+    victim.attach(&cluster.open);
+    said_something
 }
