@@ -26,7 +26,7 @@ fn red_and_blue(lab: &mut Lab) -> Result<([Host; 2], [Container; 2], [Container;
 }
 
 #[test]
-fn two_networks_with_the_same_addresses_never_mix() {
+fn n2_two_networks_with_the_same_addresses_never_mix() {
     in_lab(|lab| {
         let (_hosts, red, blue) = red_and_blue(lab)?;
         let _servers = [red[1].serve("this is red")?, blue[1].serve("this is blue")?];
@@ -42,7 +42,7 @@ fn two_networks_with_the_same_addresses_never_mix() {
 }
 
 #[test]
-fn another_networks_container_can_be_neither_reached_nor_resolved() {
+fn n5_another_networks_container_can_be_neither_reached_nor_resolved() {
     in_lab(|lab| {
         let (hosts, red, _) = red_and_blue(lab)?;
         let [_, b] = &hosts;
@@ -73,7 +73,7 @@ fn another_networks_container_can_be_neither_reached_nor_resolved() {
 }
 
 #[test]
-fn nothing_outside_of_the_network_is_reached_over_the_interface() {
+fn n5_nothing_outside_of_the_network_is_reached_over_the_interface() {
     in_lab(|lab| {
         let (hosts, red, _) = red_and_blue(lab)?;
         for address in [hosts[0].address(), hosts[1].address(), "198.51.100.1", "169.254.169.254"] {
@@ -84,7 +84,7 @@ fn nothing_outside_of_the_network_is_reached_over_the_interface() {
 }
 
 #[test]
-fn no_canary_shows_on_the_wire_while_the_capture_would_see_one() {
+fn n8_no_canary_shows_on_the_wire_while_the_capture_would_see_one() {
     in_lab(|lab| {
         let (hosts, red, _) = red_and_blue(lab)?;
         let capture = lab.capture()?;
@@ -100,7 +100,7 @@ fn no_canary_shows_on_the_wire_while_the_capture_would_see_one() {
 }
 
 #[test]
-fn a_dead_daemon_leaks_nothing_to_another_interface() {
+fn n4_a_dead_daemon_leaks_nothing_to_another_interface() {
     in_lab(|lab| {
         let ([mut a, _b], red, _) = red_and_blue(lab)?;
         // A second way out of the container, as an engine's bridge is one, with a default route.

@@ -77,7 +77,7 @@ fn start_python(container: &Container, program: &str, ready: &str) -> Result<Bac
 }
 
 #[test]
-fn a_container_gets_no_packet_out_with_any_source_but_its_own() {
+fn n7_a_container_gets_no_packet_out_with_any_source_but_its_own() {
     in_lab(|lab| {
         let [a, b] = lab.cluster(["a", "b"])?;
         a.network("demo", &[&b])?;
@@ -140,7 +140,7 @@ fn relay(host: &Host, vni: Option<u64>) -> Result<Background> {
 }
 
 #[test]
-fn a_frame_with_its_vni_rewritten_is_not_delivered() {
+fn n6_a_frame_with_its_vni_rewritten_is_not_delivered() {
     in_lab(|lab| {
         let [a, b] = lab.cluster(["a", "b"])?;
         a.network("red", &[&b])?;
