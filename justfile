@@ -18,11 +18,31 @@ netns *name:
 demo *args:
     cargo run --release -p peerctl -- demo {{ args }}
 
+# What a packet costs, then peerd beside other programs; needs root and a quiet machine
+bench *args:
+    cargo bench -p peerd
+    cargo build --release -p peerctl
+    sudo tests/bench/compare {{ args }}
+    sudo tests/bench/node same
+    sudo tests/bench/node growth
+
 fmt:
     cargo fmt --all
 
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
+
+# Makes up bytes for a target of tests/fuzz for so many seconds; what is new stays in target/fuzz
+fuzz target seconds="60":
+    mkdir -p target/fuzz/found/{{ target }} target/fuzz/crashes
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none {{ target }} \
+        target/fuzz/found/{{ target }} tests/fuzz/corpus/{{ target }} -- \
+        -max_total_time={{ seconds }} -max_len=4096 -rss_limit_mb=1024 -artifact_prefix=target/fuzz/crashes/
+
+# Writes the seeds of the fuzz targets anew, after a change of a format
+seeds:
+    rm -rf tests/fuzz/corpus
+    PEERD_SEEDS=1 cargo test -p peerd --test corpus
 
 # Takes the new snapshots; look at the difference before it is committed
 snapshots:

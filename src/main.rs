@@ -2,5 +2,5 @@
 
 fn main() -> std::process::ExitCode {
     peerd::sys::helper::run_if_asked();
-    peerd::daemon::main(&clap::Parser::parse())
+    peerd::daemon::main(&peerd::daemon::usage::parse())
 }

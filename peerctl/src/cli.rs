@@ -13,9 +13,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     about,
     long_about = None,
     disable_help_subcommand = true,
+    arg_required_else_help = true,
     after_help = "Try it all on this machine, without root: peerctl demo\n\
-        Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 not found, 5 conflict or full, 6 permission,\n\
-        7 degraded (--check), 8 timeout, 9 invalid file"
+        Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 not found,\n\
+        5 conflict or full, 6 permission, 7 degraded (--check), 8 timeout, 9 invalid file"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -27,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Control socket of the node [default: /run/peerd/peerd.sock, or the user's own]
-    #[arg(long, global = true, env = "PEERCTL_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "PEERCTL_SOCKET", hide_env_values = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print JSON with a stable schema
     #[arg(long, global = true)]
@@ -64,10 +65,10 @@ pub enum Verb {
         token: String,
     },
     /// Private networks
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Network(Network),
     /// The nodes of the cluster
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Node(Node),
     /// Put a container on a network; prints its address
     Attach(Attach),
@@ -82,7 +83,7 @@ pub enum Verb {
     /// Run a command in the namespaces of a container that `run` started on this node
     Exec(Exec),
     /// The containers of all nodes
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Container(Container),
     /// Same as `container ls`
     Ps(ContainerLs),
@@ -144,6 +145,7 @@ pub struct Invite {
 pub enum Network {
     /// Make a network; prints its id
     Create {
+        /// What people call it, a DNS label [default: none, only the id]
         name: Option<String>,
         /// Forward no names to the outside
         #[arg(long)]
@@ -153,13 +155,16 @@ pub enum Network {
     Ls,
     /// One network whole
     Inspect {
+        /// The network, by name or id; may be left out when the node holds one
         #[arg(value_name = "N")]
         network: Option<String>,
     },
     /// Let a node host containers of a network
     Grant {
+        /// The network, by name or id
         #[arg(value_name = "N")]
         network: String,
+        /// The node, by name or id
         node: String,
         /// It may grant and define as well
         #[arg(long)]
@@ -322,5 +327,40 @@ mod tests {
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a"]).is_err());
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1", "--netns", "/x"]).is_err());
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1"]).is_ok());
+    }
+
+    /// Every help text, verb by verb, as a person sees it on a terminal of 100 columns.
+    #[test]
+    fn the_help_of_every_verb_is_as_it_was_agreed() {
+        fn collect(command: &mut clap::Command, path: &str, out: &mut String) {
+            let help = command.render_long_help();
+            out.push_str(&format!("$ {path} --help\n{help}\n"));
+            let names: Vec<String> = command
+                .get_subcommands()
+                .filter(|verb| !verb.is_hide_set())
+                .map(|verb| verb.get_name().to_owned())
+                .collect();
+            for name in names {
+                let verb = command.find_subcommand_mut(&name).expect("it was just listed");
+                collect(verb, &format!("{path} {name}"), out);
+            }
+        }
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut out = String::new();
+        collect(&mut command, "peerctl", &mut out);
+        insta::assert_snapshot!(out);
+    }
+
+    #[test]
+    fn every_shell_gets_a_completion_script_with_every_verb() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "peerctl", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            for verb in ["init", "invite", "join", "network", "attach", "detach", "run", "domain-names", "status"] {
+                assert!(script.contains(verb), "{shell}: {verb}");
+            }
+        }
     }
 }

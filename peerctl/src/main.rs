@@ -7,11 +7,10 @@ mod render;
 mod verbs;
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use peerd::control::{ExitStatus, Failure};
 
 use cli::{Cli, Verb};
@@ -21,12 +20,9 @@ fn main() -> ExitCode {
     peerd::sys::helper::run_if_asked();
     let called_as = std::env::args_os().next();
     if called_as.as_deref().and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("peerd")) {
-        return peerd::daemon::main(&peerd::daemon::config::Args::parse());
+        return peerd::daemon::main(&peerd::daemon::usage::parse());
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
-    };
+    let cli: Cli = peerd::daemon::usage::parse();
     match cli.verb {
         Verb::Daemon(args) => peerd::daemon::main(&args),
         Verb::Demo(demo) => finish(demo::run(&demo, cli.global.json, render::Paint::new(cli.global.color))),
@@ -41,7 +37,7 @@ fn main() -> ExitCode {
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "peerctl", &mut script);
-            finish(std::io::stdout().write_all(&script).map(|()| 0).map_err(broken_output))
+            finish(verbs::print(&script).map(|()| 0))
         }
         verb => finish(verbs::carry_out(&cli.global, verb)),
     }

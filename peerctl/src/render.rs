@@ -261,4 +261,75 @@ mod tests {
     fn what_another_node_is_called_cannot_steer_the_terminal() {
         assert!(!table(["A"], [["\x1b[2Jevil".into()]]).contains('\x1b'));
     }
+
+    fn network() -> NetworkRow {
+        NetworkRow {
+            id: "pn-2b7ff109".into(),
+            name: Some("demo".into()),
+            vni: 65_536,
+            internal: true,
+            granted: vec!["a".into(), "b".into()],
+            containers: 2,
+        }
+    }
+
+    #[test]
+    fn networks_containers_and_nodes_are_tables() {
+        insta::assert_snapshot!(networks(&[network()]));
+        let container = |number: u32, version: Option<&str>| ContainerRow {
+            id: format!("{number:016x}"),
+            network: "demo".into(),
+            vni: 65_536,
+            node: "a".into(),
+            address: format!("10.240.0.{number}"),
+            app: "shop".into(),
+            kind: "web".into(),
+            number,
+            version: version.map(Into::into),
+            service: "web".into(),
+            state: "ready".into(),
+            public_key: "mga1NPqzLqgPdv5S8XR3RcTpdVnbsdyAoHjJeAZx9F0=".into(),
+        };
+        insta::assert_snapshot!(containers(&[container(1, Some("v2")), container(12, None)]));
+        let node = |name: &str, state: &str, signer| NodeRow {
+            id: "8de1a406b074eafff8af036444b32facd8fca3fef369ab3f4d92537811bd0a23".into(),
+            name: name.into(),
+            signer,
+            state: state.into(),
+            endpoints: vec!["192.0.2.1:51790".into(), "[2001:db8::1]:51790".into()],
+        };
+        insta::assert_snapshot!(nodes(&[node("a", "self", Some(1)), node("node-2", "unreachable", None)]));
+    }
+
+    #[test]
+    fn status_says_what_is_wrong_and_what_to_try_without_colours() {
+        let status = Status {
+            node: peerd::control::NodeSelf {
+                id: "8de1a406b074eafff8af036444b32facd8fca3fef369ab3f4d92537811bd0a23".into(),
+                name: "a".into(),
+                listen: "[::]:51790".into(),
+                uptime_s: 3725,
+            },
+            cluster: Some("96494892739a7e179e05fba54e7df4dea26f77f40c637abce578f4061efd40b3".into()),
+            networks: vec![network()],
+            peers: vec![peerd::control::PeerRow {
+                node: "9954bac11d90".into(),
+                name: "b".into(),
+                state: "connected".into(),
+                path: Some("192.0.2.2:51790".into()),
+                rtt_ms: Some(0.42),
+                mtu_bytes: 1408,
+                rx_bytes: 4096,
+                tx_bytes: 1 << 30,
+            }],
+            data_plane: [("socket buffers".to_owned(), "receive 212992 bytes".to_owned())].into(),
+            health: vec![peerd::control::HealthRow {
+                code: "peer-unreachable".into(),
+                severity: "error".into(),
+                message: "node c is unreachable".into(),
+                hint: "does UDP reach its endpoints? peerctl node ls".into(),
+            }],
+        };
+        insta::assert_snapshot!(super::status(&status, Paint(false)));
+    }
 }

@@ -173,6 +173,11 @@ impl Attachments {
         }
     }
 
+    /// The attachment of this id.
+    pub fn of_id(&self, id: AttachmentId) -> Option<Local> {
+        lock(&self.inner).locals.get(&id).cloned()
+    }
+
     /// The attachments, by id.
     pub fn list(&self) -> Vec<Local> {
         lock(&self.inner).locals.values().cloned().collect()

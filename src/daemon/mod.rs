@@ -16,6 +16,7 @@ mod quic;
 pub mod quic_socket;
 mod resolver;
 mod start;
+pub mod usage;
 mod verbs;
 mod writer;
 

@@ -108,7 +108,7 @@ impl Gossip {
             state: State::Ready,
         };
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
-            log.put(pen, &Body::Container(body), Rev(newest.0 + 1));
+            log.put(pen, &Body::Container(body), newest.next());
         }
         Ok(Some(Attached { id: spec.id, address, number }))
     }

@@ -13,6 +13,8 @@ use crate::model::{Generation, NetworkId, NodeId};
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many requests are open at a time; more are not sent, and the next round tries again.
 const EXCHANGE_COUNT_MAX: usize = 1024;
+/// How many of them with one peer, so that a peer that answers nothing leaves room for the others.
+const PEER_EXCHANGE_COUNT_MAX: usize = 48;
 
 /// What a request was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +43,11 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
+    /// `None` if it is asked there already, or too much is.
     fn open(&mut self, connection: ConnectionId, asked: Asked, now: Instant) -> Option<ExchangeId> {
-        if self.open.len() >= EXCHANGE_COUNT_MAX {
+        let mut with_peer = self.open.values().filter(|open| open.connection == connection);
+        let asks = with_peer.clone().any(|open| open.asked == asked);
+        if asks || self.open.len() >= EXCHANGE_COUNT_MAX || with_peer.nth(PEER_EXCHANGE_COUNT_MAX - 1).is_some() {
             return None;
         }
         self.last += 1;
@@ -71,12 +76,12 @@ impl Exchanges {
 }
 
 impl Gossip {
-    /// Asks a peer; the reply comes to `handle_reply`.
-    pub(super) fn ask(&mut self, connection: ConnectionId, message: &Message, asked: Asked, now: Instant) {
-        if let Some(exchange) = self.exchanges.open(connection, asked, now) {
-            let bytes = message.to_bytes().as_slice().into();
-            self.outputs.push_back(Output::Request { connection, exchange, bytes });
-        }
+    /// Asks a peer; the reply comes to `handle_reply`. `false` if it is not asked, since it is already or too much is.
+    pub(super) fn ask(&mut self, connection: ConnectionId, message: &Message, asked: Asked, now: Instant) -> bool {
+        let Some(exchange) = self.exchanges.open(connection, asked, now) else { return false };
+        let bytes = message.to_bytes().as_slice().into();
+        self.outputs.push_back(Output::Request { connection, exchange, bytes });
+        true
     }
 
     pub(super) fn push(&mut self, connection: ConnectionId, message: &Message) {

@@ -246,7 +246,10 @@ impl Gossip {
     }
 
     /// Every record of a network, our own as they will be once they are on disk.
-    pub(super) fn records_ahead<'a>(&'a self, network: &NetworkId) -> impl Iterator<Item = &'a Verified> + use<'a> {
+    pub(super) fn records_ahead<'a>(
+        &'a self,
+        network: &NetworkId,
+    ) -> impl Iterator<Item = &'a Verified> + Clone + use<'a> {
         let shard = Shard::Network(network.clone());
         let own = self.authors.get(&(self.me, shard.clone()));
         let ahead = own.is_some();

@@ -17,6 +17,8 @@ const WANTED_TIMEOUT: Duration = Duration::from_secs(60);
 const WANTED_COUNT_MAX: usize = 256;
 /// How many offers wait for what they rest on.
 const EARLY_OFFER_COUNT_MAX: usize = 32;
+/// How much memory one of them may take: a definition and some grants take a few KiB.
+const EARLY_OFFER_LEN_MAX: usize = 64 * 1024;
 
 impl Gossip {
     /// Offers a network to its grantees that are connected.
@@ -77,7 +79,8 @@ impl Gossip {
         let of_network: Vec<&Verified> = records.iter().filter(|record| record.record().shard == shard).collect();
         let Some(offered) = NetworkState::derive(&network, cluster, of_network.iter().copied()) else {
             // Perhaps the creator's appointment is on its way.
-            if self.early_offers.len() < EARLY_OFFER_COUNT_MAX {
+            let len = records.iter().map(Verified::memory_len).sum::<usize>();
+            if self.early_offers.len() < EARLY_OFFER_COUNT_MAX && len <= EARLY_OFFER_LEN_MAX {
                 self.early_offers.push((connection, network, records.to_vec()));
             }
             return;

@@ -89,13 +89,16 @@ impl Persister {
         self.in_flight.take_if(|(in_flight, _)| *in_flight == token).map(|(_, batch)| batch)
     }
 
-    /// The disk refused: operations of the batch fail, and the files are tried again, for what was signed cannot be unsigned.
+    /// The disk refused: operations of the batch fail, and those that wait behind it, since nobody knows for how long they
+    /// would. The files are tried again, for what was signed cannot be unsigned.
     pub fn fail(&mut self, token: PersistToken, now: Instant) -> Vec<Waiter> {
         let Some((_, batch)) = self.in_flight.as_mut().filter(|(in_flight, _)| *in_flight == token) else {
             return Vec::new();
         };
         self.retry_at = Some(now + RETRY_AFTER);
-        std::mem::take(&mut batch.waiters)
+        let mut waiters = std::mem::take(&mut batch.waiters);
+        waiters.append(&mut self.pending.waiters);
+        waiters
     }
 
     /// The files of a failed batch, when it is time to try them again.

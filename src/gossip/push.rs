@@ -54,7 +54,8 @@ impl Rumours {
             told: BTreeSet::new(),
         });
         rumour.rounds = ROUND_COUNT;
-        rumour.removed.extend(removed);
+        // One more than is ever told says that it is too many.
+        rumour.removed.extend(removed.into_iter().take((REMOVED_COUNT_MAX + 1).saturating_sub(rumour.removed.len())));
         rumour.told = from.into_iter().collect();
     }
 
@@ -135,20 +136,29 @@ impl Gossip {
     }
 
     pub(super) fn handle_deltas(&mut self, peer: NodeId, connection: ConnectionId, deltas: &[Delta], now: Instant) {
+        let mut logs = BTreeSet::new();
+        let mut parked = false;
         for delta in deltas {
             let (shard, origin) = (&delta.head.head().shard, delta.head.origin());
+            if !logs.insert((shard, origin)) {
+                // Each costs a look at the whole log: nobody honest tells a log twice in one letter.
+                return self.close(connection, "a log stands twice in one letter");
+            }
             // Whom we do not see granted has nothing to say about the network.
             if !self.may_see(peer, shard) && !shard.network().is_some_and(|id| self.wanted.contains_key(id)) {
                 continue;
             }
             match self.ingest(delta, Some(peer)) {
                 Ingested::Mismatch => self.pull(connection, shard, origin, now),
-                // What it depends on is where it came from.
-                Ingested::Parked => self.sync_with(connection, peer, now),
+                Ingested::Parked => parked = true,
                 Ingested::Changed | Ingested::Known | Ingested::Refused => {}
             }
             // What follows depends on what came before: a certificate, then what its node says.
             self.refresh_all(now);
+        }
+        if parked {
+            // What it depends on is where it came from.
+            self.sync_with(connection, peer, now);
         }
     }
 }

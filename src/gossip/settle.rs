@@ -12,7 +12,9 @@ use super::files::{self, LogFile};
 use super::machine::Gossip;
 use super::persist::Waiter;
 use super::store::Write;
-use crate::membership::{Applied, ApplyError, ClusterState, Delta, NetworkState, Node, Shard, Verified, definition};
+use crate::membership::{
+    Applied, ApplyError, ClusterState, Delta, NetworkState, Node, ORIGIN_MEMORY_LEN_MAX, Shard, Verified, definition,
+};
 use crate::model::{Boot, NetworkId, NodeId};
 
 /// What the receiver of a delta does with it.
@@ -215,7 +217,13 @@ impl Gossip {
         }
         let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
         let before = self.logs.log(&shard, origin).map(|log| log.stamp());
-        match self.logs.apply(delta) {
+        let added = delta.added.iter().map(Verified::memory_len).sum::<usize>();
+        let applied = if added + self.logs.memory_len(origin) > ORIGIN_MEMORY_LEN_MAX && origin != self.me {
+            Err(ApplyError::TooLong)
+        } else {
+            self.logs.apply(delta)
+        };
+        match applied {
             Ok(Applied::Changed { removed }) => {
                 self.rumours.add(&shard, origin, before, removed, from);
                 if origin == self.me || self.pens.contains_key(&origin) {
@@ -233,7 +241,13 @@ impl Gossip {
                 Ingested::Known
             }
             Err(ApplyError::Mismatch) => Ingested::Mismatch,
-            Err(_) => Ingested::Refused,
+            Err(error) => {
+                tracing::debug!(node = %origin, ?shard, %error, "a log is refused");
+                if error == ApplyError::TooLong && from == Some(origin) {
+                    self.close_peer(origin, "this node says more than a node may say");
+                }
+                Ingested::Refused
+            }
         }
     }
 

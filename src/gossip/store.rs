@@ -90,8 +90,7 @@ impl Stored {
     }
 
     /// The whole content of a file.
-    #[cfg(test)]
-    pub(super) fn raw(&self, name: &str) -> Option<&[u8]> {
+    pub fn content(&self, name: &str) -> Option<&[u8]> {
         self.files.get(name).map(|content| &content[..])
     }
 

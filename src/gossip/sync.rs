@@ -13,16 +13,16 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{LogState, Message, RECORDS_LEN_MAX, ShardState};
 use super::settle::Ingested;
-use crate::membership::{
-    Delta, LOG_LEN_MAX, LOG_RECORD_COUNT_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified,
-};
+use crate::membership::{Delta, LOG_MEMORY_LEN_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified};
 use crate::model::{NodeId, Vni};
 
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// One round in this many goes to a node that is known and down.
 const DOWN_ROUND_EVERY: u64 = 4;
 /// How many logs are pulled at a time.
-const PULL_COUNT_MAX: usize = 256;
+const PULL_COUNT_MAX: usize = 512;
+/// How many of them from one peer, so that a peer that names logs which are not there leaves room for the others.
+const PEER_PULL_COUNT_MAX: usize = 32;
 /// How many shards are compared in one round.
 const SHARD_COUNT_MAX: usize = 256;
 
@@ -30,7 +30,7 @@ const SHARD_COUNT_MAX: usize = 256;
 struct Pull {
     connection: ConnectionId,
     staged: Vec<Verified>,
-    staged_len: usize,
+    staged_memory_len: usize,
     /// Whether all of the log was asked for, since the increment did not fit.
     whole: bool,
 }
@@ -251,10 +251,13 @@ impl Gossip {
         now: Instant,
     ) {
         let at = (shard.clone(), origin);
-        if self.sync.pulls.contains_key(&at) || self.sync.pulls.len() >= PULL_COUNT_MAX {
+        let from_peer = self.sync.pulls.values().filter(|pull| pull.connection == connection).count();
+        let no_room = self.sync.pulls.len() >= PULL_COUNT_MAX || from_peer >= PEER_PULL_COUNT_MAX;
+        if no_room || self.sync.pulls.contains_key(&at) {
             return;
         }
-        self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: since.is_none() });
+        let pull = Pull { connection, staged: Vec::new(), staged_memory_len: 0, whole: since.is_none() };
+        self.sync.pulls.insert(at, pull);
         self.ask_pull(connection, shard, origin, since, now);
     }
 
@@ -274,7 +277,9 @@ impl Gossip {
         now: Instant,
     ) {
         let message = Message::Pull { shard: shard.clone(), origin, since };
-        self.ask(connection, &message, Asked::Pull { shard: shard.clone(), origin }, now);
+        if !self.ask(connection, &message, Asked::Pull { shard: shard.clone(), origin }, now) {
+            self.sync.abandon(shard, origin);
+        }
     }
 
     pub(super) fn answer_pull(&self, peer: NodeId, shard: &Shard, origin: NodeId, since: Option<Stamp>) -> Message {
@@ -289,11 +294,14 @@ impl Gossip {
         let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
         let at = (shard.clone(), origin);
         let Some(mut pull) = self.sync.pulls.remove(&at) else { return };
-        pull.staged_len += delta.added.iter().map(Verified::len).sum::<usize>();
-        pull.staged.append(&mut delta.added);
-        if pull.staged_len > LOG_LEN_MAX || pull.staged.len() > LOG_RECORD_COUNT_MAX {
+        let of_log = |record: &Verified| record.origin() == origin && record.record().shard == shard;
+        pull.staged_memory_len += delta.added.iter().map(Verified::memory_len).sum::<usize>();
+        let staged = self.sync.pulls.values().filter(|other| other.connection == connection);
+        let staged_len = pull.staged_memory_len + staged.map(|other| other.staged_memory_len).sum::<usize>();
+        if staged_len > LOG_MEMORY_LEN_MAX || !delta.added.iter().all(of_log) {
             return;
         }
+        pull.staged.append(&mut delta.added);
         if delta.rest == Rest::More {
             let Some(since) = pull.staged.last().map(Verified::stamp) else { return };
             self.sync.pulls.insert(at, pull);
@@ -306,10 +314,14 @@ impl Gossip {
         let ingested = self.ingest(&delta, Some(peer));
         if ingested == Ingested::Mismatch && !pull.whole {
             // Our state is not what the peer's increment builds on.
-            self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_len: 0, whole: true });
+            self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_memory_len: 0, whole: true });
             self.ask_pull(connection, &shard, origin, None, now);
         }
         self.refresh_all(now);
+        if ingested == Ingested::Changed && !self.sync.pulls.values().any(|pull| pull.connection == connection) {
+            // Where there was more than is pulled at a time, the rest does not wait for the next round.
+            self.sync_with(connection, peer, now);
+        }
         self.sync_step(now);
     }
 

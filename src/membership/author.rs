@@ -86,7 +86,7 @@ impl OwnLog {
         }
     }
 
-    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> {
+    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> + Clone {
         self.records.values()
     }
 

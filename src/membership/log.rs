@@ -13,14 +13,15 @@ use crate::model::NodeId;
 
 /// How many records a log has at most.
 pub const LOG_RECORD_COUNT_MAX: usize = 16_384;
-/// How many signed bytes a log has at most.
-pub const LOG_LEN_MAX: usize = 8 * 1024 * 1024;
+/// How many bytes of memory a log's records take at most.
+pub const LOG_MEMORY_LEN_MAX: usize = 16 * 1024 * 1024;
 
 /// What one node says in one shard.
 #[derive(Debug, Clone)]
 pub struct Log {
     head: SignedHead,
     records: BTreeMap<Slot, Verified>,
+    memory_len: usize,
 }
 
 /// Two different things that one node signed with one stamp: it was cloned, rolled back, or lies.
@@ -74,8 +75,13 @@ impl Log {
     }
 
     /// The records by slot: what others depend on comes first.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> {
+    pub fn records(&self) -> impl ExactSizeIterator<Item = &Verified> + Clone {
         self.records.values()
+    }
+
+    /// About how many bytes of memory the records take.
+    pub fn memory_len(&self) -> usize {
+        self.memory_len
     }
 
     pub fn record(&self, slot: &Slot) -> Option<&Verified> {
@@ -111,9 +117,10 @@ impl Log {
 
     /// What applying `delta` to a log makes of it; see [`Log::apply`].
     pub fn first(delta: &Delta) -> Result<(Self, Option<Equivocation>), ApplyError> {
-        let (records, equivocation) = Changes::of(&BTreeMap::new(), delta)?.checked(&BTreeMap::new(), delta)?;
-        let records = records.into_iter().filter_map(|(slot, record)| Some((slot, record?))).collect();
-        Ok((Self { head: delta.head.clone(), records }, equivocation))
+        let Checked { by_slot, equivocation, memory_len } =
+            Changes::of(&BTreeMap::new(), delta)?.checked(&BTreeMap::new(), delta)?;
+        let records = by_slot.into_iter().filter_map(|(slot, record)| Some((slot, record?))).collect();
+        Ok((Self { head: delta.head.clone(), records, memory_len }, equivocation))
     }
 
     /// Brings the log to the delta's head.
@@ -133,9 +140,9 @@ impl Log {
         if !newer {
             return Ok((Applied::Known, equivocation));
         }
-        let (changes, of_records) = Changes::of(&self.records, delta)?.checked(&self.records, delta)?;
+        let checked = Changes::of(&self.records, delta)?.checked(&self.records, delta)?;
         let mut removed = Vec::new();
-        for (slot, record) in changes {
+        for (slot, record) in checked.by_slot {
             let old = match record {
                 Some(record) => self.records.insert(slot, record),
                 None => self.records.remove(&slot),
@@ -143,7 +150,8 @@ impl Log {
             removed.extend(old.map(|old| ShortHash::from(old.hash())));
         }
         self.head = delta.head.clone();
-        Ok((Applied::Changed { removed }, equivocation.or(of_records)))
+        self.memory_len = checked.memory_len;
+        Ok((Applied::Changed { removed }, equivocation.or(checked.equivocation)))
     }
 }
 
@@ -151,6 +159,14 @@ impl Log {
 struct Changes {
     by_slot: BTreeMap<Slot, Option<Verified>>,
     equivocation: Option<Equivocation>,
+}
+
+/// Changes that add up to the delta's head.
+struct Checked {
+    by_slot: BTreeMap<Slot, Option<Verified>>,
+    equivocation: Option<Equivocation>,
+    /// How much memory the log takes with them.
+    memory_len: usize,
 }
 
 impl Changes {
@@ -193,15 +209,11 @@ impl Changes {
     }
 
     /// The changes, once they are known to add up to the delta's head.
-    #[expect(clippy::type_complexity, reason = "taken apart where it is called")]
-    fn checked(
-        self,
-        records: &BTreeMap<Slot, Verified>,
-        delta: &Delta,
-    ) -> Result<(BTreeMap<Slot, Option<Verified>>, Option<Equivocation>), ApplyError> {
+    fn checked(self, records: &BTreeMap<Slot, Verified>, delta: &Delta) -> Result<Checked, ApplyError> {
         let stay = records.iter().filter(|(slot, _)| !self.by_slot.contains_key(slot)).map(|(_, record)| record);
         let set: Vec<&Verified> = stay.chain(self.by_slot.values().flatten()).collect();
-        if set.len() > LOG_RECORD_COUNT_MAX || set.iter().map(|r| r.len()).sum::<usize>() > LOG_LEN_MAX {
+        let memory_len = set.iter().map(|record| record.memory_len()).sum::<usize>();
+        if set.len() > LOG_RECORD_COUNT_MAX || memory_len > LOG_MEMORY_LEN_MAX {
             return Err(ApplyError::TooLong);
         }
         if SetHash::of(set.iter().map(|r| r.hash())) != delta.head.head().set {
@@ -210,7 +222,7 @@ impl Changes {
         if self.by_slot.iter().any(|(slot, record)| slot.kind == Kind::REVOCATION && record.is_none()) {
             return Err(ApplyError::Revocation);
         }
-        Ok((self.by_slot, self.equivocation))
+        Ok(Checked { by_slot: self.by_slot, equivocation: self.equivocation, memory_len })
     }
 }
 

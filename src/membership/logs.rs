@@ -14,6 +14,8 @@ pub const PARKED_COUNT_MAX: usize = 256;
 /// How many proofs of equivocation are kept.
 pub const PROOF_COUNT_MAX: usize = 64;
 const PARKED_LEN_MAX: usize = 8 * 1024 * 1024;
+/// How many bytes of memory the logs of one node take at most, over all shards.
+pub const ORIGIN_MEMORY_LEN_MAX: usize = 24 * 1024 * 1024;
 
 /// The logs, by shard and origin.
 #[derive(Debug, Clone, Default)]
@@ -28,17 +30,22 @@ pub struct Logs {
 
 impl Logs {
     /// The logs of a shard, by origin.
-    pub fn shard<'a>(&'a self, shard: &Shard) -> impl Iterator<Item = &'a Log> + use<'a> {
+    pub fn shard<'a>(&'a self, shard: &Shard) -> impl Iterator<Item = &'a Log> + Clone + use<'a> {
         self.shards.get(shard).into_iter().flat_map(BTreeMap::values)
     }
 
     /// Every record of a shard.
-    pub fn records<'a>(&'a self, shard: &Shard) -> impl Iterator<Item = &'a Verified> + use<'a> {
+    pub fn records<'a>(&'a self, shard: &Shard) -> impl Iterator<Item = &'a Verified> + Clone + use<'a> {
         self.shard(shard).flat_map(Log::records)
     }
 
     pub fn log(&self, shard: &Shard, origin: NodeId) -> Option<&Log> {
         self.shards.get(shard)?.get(&origin)
+    }
+
+    /// About how many bytes of memory the logs of one node take.
+    pub fn memory_len(&self, origin: NodeId) -> usize {
+        self.shards.values().filter_map(|logs| logs.get(&origin)).map(Log::memory_len).sum()
     }
 
     /// Brings a log to the delta's head. Whether the origin may write in this shard is for the caller to say.
@@ -132,5 +139,5 @@ impl Logs {
 }
 
 fn delta_len(delta: &Delta) -> usize {
-    delta.added.iter().map(Verified::len).sum::<usize>() + 256
+    delta.added.iter().map(Verified::memory_len).sum::<usize>() + 256
 }

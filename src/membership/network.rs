@@ -104,12 +104,12 @@ impl NetworkState {
 
     /// The rev of the next grant or ungrant of a node.
     pub fn next_grant_rev(&self, node: NodeId) -> Rev {
-        Rev(self.grant_revs.get(&node).map_or(0, |rev| rev.0) + 1)
+        self.grant_revs.get(&node).copied().unwrap_or_default().next()
     }
 
     /// The rev of the next secret.
     pub fn next_secret_rev(&self) -> Rev {
-        Rev(self.secret_rev.0 + 1)
+        self.secret_rev.next()
     }
 
     /// The highest rev of a container.

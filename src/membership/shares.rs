@@ -3,7 +3,7 @@
 //! The creator of a network is home of all. A share with `home` makes its holder home of that range, so two signatures at
 //! most prove any address. What a home has not shared it holds itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::body::{Body, Release, Share};
@@ -32,16 +32,24 @@ pub struct Holdings {
 
 impl Holdings {
     /// Divides the space by what the records say; `records` may be all records of the network, in any order.
-    pub fn derive<'a>(creator: NodeId, records: impl Iterator<Item = &'a Verified>) -> Self {
+    pub fn derive<'a>(creator: NodeId, records: impl Iterator<Item = &'a Verified> + Clone) -> Self {
         let whole =
             |range| (Ipv4Range::first(range), Segment { range, home: creator, holder: Some(creator), share: None });
         let mut this = Self { segments: [whole(CONTAINERS), whole(EXTRAS)].into() };
 
         let mut shares: Vec<(NodeId, Stamp, &Share)> = Vec::new();
         let mut releases: Vec<(NodeId, &Release)> = Vec::new();
+        // Only a home's shares are looked at: whoever else writes some costs nothing.
+        let mut homes = BTreeSet::from([creator]);
+        homes.extend(records.clone().filter(|record| record.origin() == creator).filter_map(|r| match r.body() {
+            Body::Share(share) if share.home => Some(share.holder),
+            _ => None,
+        }));
         for record in records {
             match record.body() {
-                Body::Share(share) => shares.push((record.origin(), record.stamp(), share)),
+                Body::Share(share) if homes.contains(&record.origin()) => {
+                    shares.push((record.origin(), record.stamp(), share));
+                }
                 Body::Release(release) => releases.push((record.origin(), release)),
                 _ => {}
             }
@@ -63,7 +71,16 @@ impl Holdings {
                 }
             });
         }
+        let given: BTreeMap<(NodeId, Stamp), &Share> = shares
+            .iter()
+            .map(|(by, stamp, share)| ((if share.home { share.holder } else { *by }, *stamp), *share))
+            .collect();
         for (origin, release) in releases {
+            // Of its own share, and within it.
+            let share = given.get(&(release.home, release.share));
+            if !share.is_some_and(|share| share.holder == origin && share.range.covers(release.range)) {
+                continue;
+            }
             this.change(release.range, |segment| {
                 if (segment.home, segment.holder, segment.share) == (release.home, Some(origin), Some(release.share)) {
                     segment.holder = None;

@@ -26,6 +26,8 @@ const HEAD_DOMAIN: &[u8] = b"peerd head 1";
 const NO_CLUSTER: ClusterId = ClusterId([0; 32]);
 /// How many verdicts are kept: 100 bytes each with the table.
 const VERDICT_COUNT_MAX: usize = 65_536;
+/// What a record takes in memory beside its bytes.
+const RECORD_OVERHEAD_LEN: usize = 640;
 
 /// The hash of a signed record or head: origin, bytes and signature.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -223,6 +225,11 @@ impl Verified {
     /// How many bytes were signed.
     pub fn len(&self) -> usize {
         self.0.raw.bytes.len()
+    }
+
+    /// About how many bytes of memory it takes: the signed bytes, what was read of them, and its place in a log.
+    pub fn memory_len(&self) -> usize {
+        2 * self.len() + RECORD_OVERHEAD_LEN
     }
 
     /// Never: a record without a byte does not decode.

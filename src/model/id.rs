@@ -90,6 +90,13 @@ pub struct Seq(#[n(0)] pub u64);
 #[cbor(transparent)]
 pub struct Rev(#[n(0)] pub u64);
 
+impl Rev {
+    /// The rev of the next write. After the last one there is no later: then the writers' ids decide.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no id: {1} hexadecimal digits are")]

@@ -66,8 +66,8 @@ impl<'a> Superpacket<'a> {
     }
 
     /// The packet as it is, to be written to another device. `whole` is the range of all its bytes.
-    pub fn gather<'b>(&'b self, whole: &'b [Range<u32>; 1]) -> Gather<'b> {
-        Gather::new(self.offload, self.bytes, whole)
+    pub fn gather<'b>(&'b self, whole: &'b Range<u32>) -> Gather<'b> {
+        Gather::new(self.offload, self.bytes, std::slice::from_ref(whole))
     }
 
     /// The packet, checked.

@@ -19,6 +19,7 @@ const PIECES_MAX: usize = 128;
 pub struct TunDevice {
     fd: OwnedFd,
     offload: bool,
+    uso: bool,
 }
 
 /// A device that will never work again: its interface was deleted.
@@ -27,16 +28,22 @@ pub struct TunDevice {
 pub struct Gone;
 
 impl TunDevice {
-    /// Takes an open device. `offload` says whether it was opened with IFF_VNET_HDR.
-    pub fn new(fd: OwnedFd, offload: bool) -> io::Result<Self> {
+    /// Takes an open device. `offload` says whether it was opened with IFF_VNET_HDR, `uso` whether the kernel takes UDP
+    /// superpackets as well.
+    pub fn new(fd: OwnedFd, offload: bool, uso: bool) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self { fd, offload })
+        Ok(Self { fd, offload, uso: offload && uso })
     }
 
     /// Whether packets come and go with work left undone.
     pub fn offload(&self) -> bool {
         self.offload
+    }
+
+    /// Whether UDP superpackets come and go.
+    pub fn uso(&self) -> bool {
+        self.uso
     }
 
     /// How many bytes stand in front of a packet in the buffer that it was read into.
@@ -77,8 +84,7 @@ impl TunDevice {
     /// # Errors
     /// As [`Self::write`].
     pub fn pass(&self, packet: &Superpacket<'_>) -> io::Result<()> {
-        let whole = std::array::from_fn(|_| 0..packet.bytes().len() as u32);
-        self.write(&packet.gather(&whole))
+        self.write(&packet.gather(&(0..packet.bytes().len() as u32)))
     }
 
     /// Writes one packet.
@@ -130,7 +136,7 @@ mod tests {
         // A pair of sockets that keep boundaries behaves as a device does.
         let (a, b) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).expect("a pair");
-        (TunDevice::new(a, offload).expect("a device"), b)
+        (TunDevice::new(a, offload, false).expect("a device"), b)
     }
 
     #[test]

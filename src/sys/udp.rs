@@ -26,6 +26,8 @@ pub struct UdpSocket {
     socket: std::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    /// Whether segmentation and receive offload are used where the kernel has them.
+    offload: bool,
 }
 
 /// What the socket can do on this machine, for `status`.
@@ -74,7 +76,7 @@ fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
     let local = socket.local_addr()?;
-    Ok(UdpSocket { socket, state, local })
+    Ok(UdpSocket { socket, state, local, offload: true })
 }
 
 impl UdpSocket {
@@ -83,13 +85,34 @@ impl UdpSocket {
         Ok(self.local)
     }
 
+    /// The same socket as a kernel without offload would have it: each datagram takes a call.
+    ///
+    /// # Errors
+    /// When the kernel does not let receive offload be switched off.
+    #[allow(unsafe_code)] // No library wraps UDP_GRO.
+    pub fn without_offload(mut self) -> io::Result<Self> {
+        self.offload = false;
+        let off: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_UDP,
+                libc::UDP_GRO,
+                (&raw const off).cast(),
+                size_of_val(&off) as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(self) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// What the socket can do here.
     pub fn capabilities(&self) -> UdpCapabilities {
         let socket = SockRef::from(&self.socket);
         let recv_buffer_bytes = socket.recv_buffer_size().unwrap_or(0);
         UdpCapabilities {
-            send_segments: self.state.max_gso_segments(),
-            recv_segments: self.state.gro_segments(),
+            send_segments: self.send_segments_max(),
+            recv_segments: if self.offload { self.state.gro_segments() } else { 1 },
             recv_buffer_bytes,
             send_buffer_bytes: socket.send_buffer_size().unwrap_or(0),
             recv_buffer_short: recv_buffer_bytes < RECV_BUFFER_BYTES,
@@ -102,10 +125,10 @@ impl UdpSocket {
     /// Of a batch that was cut here, the datagrams before the error are gone.
     pub fn send(&self, to: SocketAddr, batch: Batch<'_>) -> Result<(), SendError> {
         let to = self.reachable(to);
-        if batch.count() == 1 || batch.count() <= self.state.max_gso_segments() {
+        if batch.count() <= self.send_segments_max() {
             match self.transmit(to, batch.bytes(), Some(batch.segment_len()).filter(|_| batch.count() > 1)) {
                 // A network card without offload shows itself now; from here on max_gso_segments is 1.
-                Err(SendError::Refused(_)) if batch.count() > self.state.max_gso_segments() => {}
+                Err(SendError::Refused(_)) if batch.count() > self.send_segments_max() => {}
                 result => return result,
             }
         }
@@ -116,6 +139,11 @@ impl UdpSocket {
             }
         }
         Ok(())
+    }
+
+    /// Datagrams that one call sends.
+    fn send_segments_max(&self) -> usize {
+        if self.offload { self.state.max_gso_segments().max(1) } else { 1 }
     }
 
     fn transmit(&self, destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Result<(), SendError> {
@@ -205,6 +233,11 @@ impl Default for RecvBuffers {
 }
 
 impl RecvBuffers {
+    /// Whether the last call filled every buffer, so that there may be more.
+    pub fn is_full(&self) -> bool {
+        self.filled == RECV_BUFFERS
+    }
+
     /// What the last call received.
     pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
         self.bytes.chunks_exact(RECV_BUFFER_LEN).zip(&self.meta).take(self.filled).map(|(bytes, meta)| Received {
@@ -242,6 +275,30 @@ mod tests {
         let all = received(&b, &mut RecvBuffers::default(), 4);
         assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert_eq!(all.concat(), bytes);
+    }
+
+    #[test]
+    fn without_offload_the_same_datagrams_arrive() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let bare = || bind(loopback).and_then(UdpSocket::without_offload).expect("binds");
+        let (a, b) = (bare(), bare());
+        assert_eq!((a.capabilities().send_segments, b.capabilities().recv_segments), (1, 1));
+        let bytes: Vec<u8> = (0..100u8).collect();
+        a.send(b.local_addr().expect("bound"), Batch::new(&bytes, 30)).expect("sends");
+        let all = received(&b, &mut RecvBuffers::default(), 4);
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
+        assert_eq!(all.concat(), bytes);
+    }
+
+    #[test]
+    fn a_full_socket_says_how_many_datagrams_went() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let a = bind(loopback).and_then(UdpSocket::without_offload).expect("binds");
+        let (to, one) = (a.local_addr().expect("bound"), vec![0; 60_000]);
+        SockRef::from(&a.socket).set_send_buffer_size(1).expect("the smallest there is");
+        // Nobody reads: what waits in the receive buffer is charged to the sender.
+        let full = (0..1000).find_map(|_| a.send(to, Batch::new(&one, 20_000)).err());
+        assert!(matches!(full, Some(SendError::Full { sent: 0..3 }) | None), "{full:?}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ def raw(hosts, _):
     return UNDER
 
 
-def peerd(hosts, binary):
+def peerd(hosts, binary, attach_hosts=True):
     socket = {host: hosts.dir / f"run-{host}/peerd.sock" for host in UNDER}
 
     def ctl(host, *words, check=True):
@@ -113,6 +113,9 @@ def peerd(hosts, binary):
     token = hosts.dir / "token"
     token.write_text(ctl("a", "invite", "--network", "bench").stdout)
     ctl("b", "join", f"@{token}")
+    hosts.ctl = ctl
+    if not attach_hosts:
+        return {}
     attach = ("attach", "--app", "bench", "--netns")
 
     def attached(host):
@@ -120,9 +123,7 @@ def peerd(hosts, binary):
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     # A node that has just joined hears of its networks a moment later.
-    addresses = {host: wait_for(lambda host=host: attached(host), "an address") for host in UNDER}
-    hosts.ctl = ctl
-    return addresses
+    return {host: wait_for(lambda host=host: attached(host), "an address") for host in UNDER}
 
 
 def wireguard(program):

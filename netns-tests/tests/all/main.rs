@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod capacity;
+mod crash;
 mod dns_protocol;
 mod forwarding;
+mod hostile;
 mod isolation;
 mod looking;
 mod names;
@@ -12,4 +14,5 @@ mod restart;
 mod rig;
 mod run;
 mod spoofing;
+mod stop;
 mod visibility;

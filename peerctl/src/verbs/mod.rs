@@ -105,7 +105,10 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             }
         }
         Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
-        Verb::Version => session.print(concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Verb::Version => {
+            let data = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+            session.answer("version", &data, &[], concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        }
         Verb::Demo(_) | Verb::DemoPart { .. } | Verb::Daemon(_) | Verb::Completion { .. } => unreachable!("main has taken these"),
     }
     Ok(0)
@@ -147,24 +150,20 @@ impl Session {
     ) -> Result<(), Failure> {
         let answer = self.client.ask(request)?;
         let text = text(&answer.parse()?);
-        if self.json {
-            let envelope =
-                Envelope { schema: format!("peerctl.{verb}/1"), data: &answer.data, warnings: &answer.warnings };
-            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
-            return self.print(&format!("{json}\n"));
-        }
-        for warning in &answer.warnings {
-            eprintln!("warning: {}", warning.message);
-        }
-        self.print(&text)
+        self.answer(verb, &answer.data, &answer.warnings, &text)
     }
 
-    /// Prints an answer. A reader that went away is no fault of ours.
-    fn print(&self, text: &str) -> Result<(), Failure> {
-        match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
-            _ => Ok(()),
+    /// Prints an answer: as JSON if that is wanted, else as `text`.
+    fn answer(&self, verb: &str, data: &serde_json::Value, warnings: &[Warning], text: &str) -> Result<(), Failure> {
+        if self.json {
+            let envelope = Envelope { schema: format!("peerctl.{verb}/1"), data, warnings };
+            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
+            return print(format!("{json}\n").as_bytes());
         }
+        for warning in warnings {
+            eprintln!("warning: {}", warning.message);
+        }
+        print(text.as_bytes())
     }
 
     /// Says something to the person, unless they want quiet or JSON.
@@ -195,6 +194,15 @@ impl Session {
                 self.show("network.grant", &request, |_: &serde_json::Value| String::new())
             }
         }
+    }
+}
+
+/// Prints an answer. A reader that went away is no fault of ours.
+pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
+        _ => Ok(()),
     }
 }
 

@@ -51,7 +51,7 @@ impl Backlog {
     }
 
     /// Reads one packet of an attachment's device.
-    pub(super) fn read(&mut self, now: Instant, id: AttachmentId, device: &TunDevice) -> Result<Read, Gone> {
+    pub(super) fn read(&mut self, id: AttachmentId, device: &TunDevice) -> Result<Read, Gone> {
         let Some(mut buffer) = self.free.pop().or_else(|| self.make()) else { return Ok(Read::Full) };
         let (offload, start, end, flow) = match device.read(&mut buffer) {
             Ok(Some(packet)) => {
@@ -69,7 +69,7 @@ impl Backlog {
             }
         };
         let hash = self.hasher.hash_one((id, flow));
-        self.queue.push(now, hash, end - start, Waiting { id, offload, start, end, buffer });
+        self.queue.push(hash, end - start, Waiting { id, offload, start, end, buffer });
         Ok(Read::Packet)
     }
 

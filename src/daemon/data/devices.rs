@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::DeviceOffloads;
 use crate::model::AttachmentId;
 use crate::sys::tun_io::TunDevice;
 
@@ -55,6 +56,19 @@ impl Devices {
 
     pub(super) fn by_id(&self, id: AttachmentId) -> Option<&TunDevice> {
         self.by_id.get(&id).and_then(|slot| self.slots[*slot].as_ref()).map(|served| &served.device)
+    }
+
+    /// How many there are of each kind.
+    pub(super) fn offloads(&self) -> DeviceOffloads {
+        let mut count = DeviceOffloads::default();
+        for Served { device, .. } in self.slots.iter().flatten() {
+            match (device.offload(), device.uso()) {
+                (true, true) => count.all += 1,
+                (true, false) => count.tcp_only += 1,
+                (false, _) => count.none += 1,
+            }
+        }
+        count
     }
 
     /// The device of a token may have packets.

@@ -99,6 +99,32 @@ pub struct DataStats {
     pub attachments: BTreeMap<AttachmentId, AttachmentStatus>,
     /// Tunnels, open or opening.
     pub tunnels: usize,
+    pub devices: DeviceOffloads,
+}
+
+/// What the containers' devices can do: found out for each when it is attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceOffloads {
+    /// Devices that exchange TCP and UDP superpackets.
+    pub all: usize,
+    /// Devices of kernels before 6.2, without UDP superpackets.
+    pub tcp_only: usize,
+    /// Devices that exchange packets one by one.
+    pub none: usize,
+}
+
+impl std::fmt::Display for DeviceOffloads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [
+            (self.all, "with TCP and UDP superpackets"),
+            (self.tcp_only, "with TCP superpackets"),
+            (self.none, "without superpackets"),
+        ];
+        let mut kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+        let Some((count, kind)) = kinds.next() else { return f.write_str("none") };
+        write!(f, "{count} {kind}")?;
+        kinds.try_for_each(|(count, kind)| write!(f, ", {count} {kind}"))
+    }
 }
 
 /// What the data plane found on this host, in words, for `status`.

@@ -136,7 +136,7 @@ impl DataThread {
                 self.receive(now);
             }
             for _ in 0..self.devices.ready_count() {
-                self.read_device(now);
+                self.read_device();
             }
             self.route_backlog(now);
             if self.router.next_timeout().is_some_and(|at| at <= now) {
@@ -183,6 +183,8 @@ impl DataThread {
             self.socket_ready = error.kind() != io::ErrorKind::WouldBlock;
             return;
         }
+        // With buffers left over the call has met the end of the queue, and what comes now makes a new edge.
+        self.socket_ready = self.received.is_full();
         let mut lost = 0;
         for received in self.received.iter() {
             for (class, run) in runs(received.batch) {
@@ -209,11 +211,11 @@ impl DataThread {
     }
 
     /// One device's turn: what it has, up to a bound, joins what waits.
-    fn read_device(&mut self, now: Instant) {
+    fn read_device(&mut self) {
         let Some((slot, served)) = self.devices.next() else { return };
         let id = served.id;
         for _ in 0..TURN_PACKETS {
-            match self.backlog.read(now, id, &served.device) {
+            match self.backlog.read(id, &served.device) {
                 Ok(Read::Packet) => {}
                 Ok(Read::Empty) => return,
                 Ok(Read::Full) => break,
@@ -295,7 +297,7 @@ impl DataThread {
         let Attachment { id, vni, address, secret, mtu_bytes } = attachment;
         let Device { fd, vnet_hdr, uso } = device;
         let kind = DeviceKind::Tun { offload: vnet_hdr, uso };
-        let device = TunDevice::new(fd, vnet_hdr).map_err(DataError::Device)?;
+        let device = TunDevice::new(fd, vnet_hdr, uso).map_err(DataError::Device)?;
         let spec = AttachmentSpec { id, vni, address, secret, mtu_bytes, device: kind };
         if let Err(error) = self.router.attach(now, spec) {
             close_elsewhere(device.into_fd());
@@ -313,6 +315,7 @@ impl DataThread {
             peers: self.router.peers().into_iter().map(|peer| (peer.node, peer)).collect(),
             attachments: self.router.attachments().map(|attachment| (attachment.id, attachment)).collect(),
             tunnels: self.router.tunnel_count(),
+            devices: self.devices.offloads(),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::peer::{Peer, verify};
+use self::peer::{Heard, Peer, verify};
 use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
 use super::quic::{Endpoint, Link, ReplyStream};
@@ -40,8 +40,8 @@ pub enum Event {
     Linked(Link),
     DialFailed(NodeId),
     Closed(ConnectionId),
-    Push(ConnectionId, VerifiedMessage),
-    Request(ConnectionId, ReplyStream, VerifiedMessage),
+    Push(ConnectionId, Heard),
+    Request(ConnectionId, ReplyStream, Heard),
     /// The reply to an exchange of ours, if one came that holds.
     Reply(ConnectionId, ExchangeId, Option<VerifiedMessage>),
     Persisted(PersistToken, bool),
@@ -169,13 +169,13 @@ impl Engine {
                     self.gossip.handle_disconnected(connection, now);
                 }
             }
-            Event::Push(connection, message) => self.gossip.handle_push(connection, message, now),
+            Event::Push(connection, heard) => self.gossip.handle_push(connection, heard.message, now),
             // One that came just before its connection ended has nobody left to answer.
             Event::Request(connection, ..) if !self.peers.contains_key(&connection) => {}
-            Event::Request(connection, reply, message) => {
+            Event::Request(connection, reply, heard) => {
                 let exchange = ExchangeId(self.fresh());
                 self.replies.insert(exchange, (connection, reply));
-                self.gossip.handle_request(connection, exchange, message, now);
+                self.gossip.handle_request(connection, exchange, heard.message, now);
             }
             Event::Reply(connection, exchange, Some(message)) => {
                 self.gossip.handle_reply(connection, exchange, message, now);

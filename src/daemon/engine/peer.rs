@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::Event;
@@ -12,6 +12,16 @@ use crate::gossip::{ConnectionId, MessageVerifier, VerifiedMessage};
 
 /// Pushes that may be on the way to one peer; one that takes none any more is brought up to date by the next sync.
 const PUSHES_MAX: usize = 32;
+
+/// Messages of one peer, read or waiting to be handled, each of up to a MiB and a few more once it is decoded. Who says more
+/// waits, and fills nothing but its own stream's window.
+const HEARD_COUNT_MAX: usize = 6;
+
+/// A message and its place among those of its peer, free again when the machine has handled it.
+pub struct Heard {
+    pub message: VerifiedMessage,
+    _place: OwnedSemaphorePermit,
+}
 
 /// A link and what belongs to it.
 pub(super) struct Peer {
@@ -32,8 +42,14 @@ impl Peer {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let message_len_max = Arc::new(AtomicUsize::new(message_len_max));
-        let reader =
-            Reader { connection, link: link.clone(), message_len_max: message_len_max.clone(), verifier, events };
+        let reader = Reader {
+            connection,
+            link: link.clone(),
+            message_len_max: message_len_max.clone(),
+            places: Arc::new(Semaphore::new(HEARD_COUNT_MAX)),
+            verifier,
+            events,
+        };
         tokio::spawn(reader.run());
         Self { link, message_len_max, pushes: Arc::new(Semaphore::new(PUSHES_MAX)), is_member: false }
     }
@@ -84,22 +100,24 @@ struct Reader {
     connection: ConnectionId,
     link: Link,
     message_len_max: Arc<AtomicUsize>,
+    places: Arc<Semaphore>,
     verifier: watch::Receiver<MessageVerifier>,
     events: mpsc::Sender<Event>,
 }
 
 impl Reader {
-    /// Each stream has a task of its own; the link bounds how many there are, and how long each may take.
+    /// Each stream has a task of its own; the link bounds how long each may take, and the places how many there are: a
+    /// stream that is read leaves the link's own count, and its message is still there.
     async fn run(self) {
         let pushes = async {
-            while let Ok(stream) = self.link.accept_push().await {
-                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream));
+            while let (place, Ok(stream)) = (self.place().await, self.link.accept_push().await) {
+                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream, place));
                 tokio::spawn(async move { events.send(Event::Push(connection, message.await?)).await.ok() });
             }
         };
         let exchanges = async {
-            while let Ok((reply, stream)) = self.link.accept_exchange().await {
-                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream));
+            while let (place, Ok((reply, stream))) = (self.place().await, self.link.accept_exchange().await) {
+                let (connection, events, message) = (self.connection, self.events.clone(), self.read(stream, place));
                 tokio::spawn(async move { events.send(Event::Request(connection, reply, message.await?)).await.ok() });
             }
         };
@@ -110,13 +128,21 @@ impl Reader {
         let _ = self.events.send(Event::Closed(self.connection)).await;
     }
 
+    async fn place(&self) -> OwnedSemaphorePermit {
+        self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
     /// One message, if it comes whole and holds.
-    fn read(&self, stream: PushStream) -> impl Future<Output = Option<VerifiedMessage>> + Send + use<> {
+    fn read(
+        &self,
+        stream: PushStream,
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = Option<Heard>> + Send + use<> {
         let (len_max, verifier) = (self.message_len_max.load(Ordering::Relaxed), self.verifier.clone());
         async move {
             let bytes = stream.read(len_max).await.ok()?;
             let verifier = verifier.borrow().clone();
-            verify(verifier, bytes).await
+            Some(Heard { message: verify(verifier, bytes).await?, _place: place })
         }
     }
 }

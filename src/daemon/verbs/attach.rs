@@ -53,9 +53,19 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
             "--type web",
         ));
     }
-    if request.version.as_ref().is_some_and(|version| version.is_empty() || version.len() > 128) {
-        let why = "a version has 1 to 128 bytes";
+    let is_version = |text: &String| (1..=128).contains(&text.len()) && !text.contains(char::is_control);
+    if request.version.as_ref().is_some_and(|version| !is_version(version)) {
+        let why = "a version has 1 to 128 bytes, none of them a control character";
         return Err(Failure::new(ExitStatus::Usage, "cannot attach a container of this version", why, "--version v2"));
+    }
+    if request.number == Some(0) {
+        let what = "cannot attach a container with the number 0";
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            what,
+            "numbers begin with 1",
+            "leave --number out for the lowest free",
+        ));
     }
     tun::check_ifname(&request.ifname).map_err(|error| failures::tun("cannot attach the container", &error))?;
     Ok(Checked {
@@ -211,7 +221,8 @@ pub(super) async fn plug(
     })
     .await;
     let Tun { fd, facts } = tun.map_err(|error| {
-        let made_nothing = matches!(error, TunError::IfnameTaken(_) | TunError::NotOurs(_));
+        // A refusal leaves the namespace as it was; a helper that died may have left a device.
+        let made_nothing = !matches!(error, TunError::Helper(_));
         refused(failures::tun(WHAT, &error), made_nothing)
     })?;
     // A namespace without a name has no file of its own; `run` brings one along.

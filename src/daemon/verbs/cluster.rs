@@ -17,6 +17,8 @@ use crate::sys::clock;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest life of an invite.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most nodes that one invite admits.
+const USES_MAX: u32 = 1000;
 
 fn unexpected(what: &str) -> Failure {
     Failure::new(ExitStatus::Failure, what, "the node answered something else", "the daemon's log tells more")
@@ -51,6 +53,10 @@ pub async fn invite(
     if ttl.is_zero() || ttl > TTL_MAX {
         let why = "it would be good for less than a second or more than 30 days";
         return Err(Failure::new(ExitStatus::Usage, what, why, "--ttl 1h"));
+    }
+    if !(1..=USES_MAX).contains(&uses) {
+        let why = format!("it would be good for {uses} nodes");
+        return Err(Failure::new(ExitStatus::Usage, what, why, format_args!("--uses 1, at most {USES_MAX}")));
     }
     let granted: Vec<_> = networks.iter().map(|text| node.network(Some(text))).collect::<Result<_, _>>()?;
     let networks: Vec<String> = granted.iter().map(|network| network.display_name().to_owned()).collect();

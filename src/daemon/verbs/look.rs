@@ -141,7 +141,7 @@ pub(super) fn find_container(membership: &Membership, id: &str) -> Result<(Arc<N
 pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
     let membership = node.membership();
     let (network, container) = find_container(&membership, id)?;
-    let local = match node.attachments.list().into_iter().find(|local| local.id == container.id) {
+    let local = match node.attachments.of_id(container.id) {
         None => None,
         Some(local) => {
             let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
@@ -228,6 +228,8 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         })
         .collect();
     let mut health = health(node, &membership, &peers);
+    let mut data_plane = node.facts.clone();
+    data_plane.insert("container devices".to_owned(), stats.devices.to_string());
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
@@ -249,7 +251,7 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         cluster: membership.cluster().map(|cluster| cluster.to_string()),
         networks: membership.networks().map(|network| network_row(node, &membership, network)).collect(),
         peers,
-        data_plane: node.facts.clone(),
+        data_plane,
         health,
     }))
 }

@@ -24,7 +24,7 @@ fn names(sim: &Sim, at: usize, prefix: &str) -> Vec<String> {
 }
 
 fn tear(sim: &mut Sim, at: usize, name: &str) {
-    let mut torn = sim.nodes[at].disk.raw(name).expect("the file is there").to_vec();
+    let mut torn = sim.nodes[at].disk.content(name).expect("the file is there").to_vec();
     torn.truncate(torn.len() / 2);
     sim.nodes[at].disk.insert(name.to_owned(), torn);
 }
@@ -95,6 +95,21 @@ fn a_disk_that_refuses_fails_the_operation_and_nothing_of_it_stays() {
     assert_eq!(sim.machine(1).attachments().len(), 1);
     assert_eq!(sim.network(0, &network).expect("held").containers().len(), 1);
     sim.attach(1, &network).expect("works again");
+}
+
+#[test]
+fn while_a_disk_refuses_every_operation_fails_and_none_waits_for_ever() {
+    let (mut sim, network) = networked(56);
+    sim.nodes[1].disk_fails = true;
+    for _ in 0..4 {
+        let began = sim.now;
+        assert_eq!(sim.attach(1, &network).err(), Some(OperationError::NotStored));
+        assert!(sim.now - began <= Duration::from_secs(3), "it waited {:?}", sim.now - began);
+    }
+    sim.nodes[1].disk_fails = false;
+    sim.run(SOON);
+    sim.attach(1, &network).expect("works again");
+    assert_eq!(sim.machine(1).attachments().len(), 2);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The data plane with real sockets on loopback, and socket pairs that behave as devices do.
 
+mod fallbacks;
 mod quic;
 
 use std::collections::BTreeMap;
@@ -89,11 +90,25 @@ struct Plane {
     container: ContainerEnd,
 }
 
+/// What a node's kernel can do.
+#[derive(Debug, Clone, Copy)]
+struct Kernel {
+    udp_offload: bool,
+    vnet_hdr: bool,
+}
+
 /// Two nodes with a container each: 1 on the first, 2 on the second.
 async fn two_planes() -> [Plane; 2] {
+    two_planes_on([Kernel { udp_offload: true, vnet_hdr: false }; 2]).await
+}
+
+async fn two_planes_on(kernels: [Kernel; 2]) -> [Plane; 2] {
     let mut planes = Vec::new();
-    for last in [1u8, 2] {
-        let socket = udp::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+    for (last, kernel) in [1u8, 2].into_iter().zip(kernels) {
+        let mut socket = udp::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+        if !kernel.udp_offload {
+            socket = socket.without_offload().expect("it can be switched off");
+        }
         let at = socket.local_addr().expect("bound");
         let config = DataConfig { socket, resolver: Box::new(Echo), seed: [last; 32], node: NodeId([last; 32]) };
         let (data, quic, facts) = DataPlane::spawn(config).expect("starts");
@@ -127,7 +142,7 @@ async fn two_planes() -> [Plane; 2] {
     }
     let membership = Arc::new(Membership::new(ClusterId([3; 32]), nodes, [network]));
     let mut ready = Vec::new();
-    for ((data, quic, at, container, fd), last) in planes.into_iter().zip([1u8, 2]) {
+    for (((data, quic, at, container, fd), last), kernel) in planes.into_iter().zip([1u8, 2]).zip(kernels) {
         data.set_network_keys(vni(), vec![(Generation(1), NetworkSecret::from_bytes([5; 32]).psk(vni()))]);
         data.set_membership(membership.clone());
         let attachment = Attachment {
@@ -137,7 +152,8 @@ async fn two_planes() -> [Plane; 2] {
             secret: secret(last),
             mtu_bytes: 1408,
         };
-        data.attach(attachment, Device { fd, vnet_hdr: false, uso: false }).await.expect("free");
+        let Kernel { vnet_hdr, .. } = kernel;
+        data.attach(attachment, Device { fd, vnet_hdr, uso: vnet_hdr }).await.expect("free");
         ready.push(Plane { data, quic, at, container });
     }
     ready.try_into().unwrap_or_else(|_| unreachable!("there are two"))

@@ -1,8 +1,0 @@
-//! Feeds `inner_ip` of `targets.rs`.
-#![no_main]
-
-#[allow(dead_code)]
-#[path = "../targets.rs"]
-mod targets;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::inner_ip(bytes));

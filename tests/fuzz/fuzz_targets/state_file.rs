@@ -1,8 +1,0 @@
-//! Feeds `state_file` of `targets.rs`.
-#![no_main]
-
-#[allow(dead_code)]
-#[path = "../targets.rs"]
-mod targets;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::state_file(bytes));

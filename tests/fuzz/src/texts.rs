@@ -1,0 +1,23 @@
+//! Texts: a token on standard input, a line on the control socket.
+
+use peerd::control::{Frame, Request, decode_line, encode_line};
+use peerd::gossip::Token;
+
+/// A token's text. What reads has one text of its own, which reads as the same token.
+pub fn token(bytes: &[u8]) -> bool {
+    let Some(token) = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Token>().ok()) else { return false };
+    let again = token.to_text().parse::<Token>();
+    assert!(again == Ok(token), "a token's text reads as another token");
+    true
+}
+
+/// A line of either side of the control protocol. What reads is written as one line.
+pub fn control(bytes: &[u8]) -> bool {
+    let request = decode_line::<Request>(bytes).ok();
+    if let Some(request) = &request {
+        let line = encode_line(request);
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "a request is one line");
+        assert_eq!(decode_line::<Request>(&line).as_ref().ok(), Some(request));
+    }
+    request.is_some() | decode_line::<Frame>(bytes).is_ok()
+}
