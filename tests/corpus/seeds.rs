@@ -21,7 +21,9 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "message" => return messages(),
         "record" => return records(),
         "state" => return files(),
+        "tcp" => streams(),
         "token" => tokens(),
+        "upstream" => answers(),
         _ => panic!("no target {target}"),
     };
     seeds.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
@@ -90,17 +92,18 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn query(name: &[&str], kind: u8, more: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!more.is_empty())];
+    for label in name {
+        bytes.push(label.len() as u8);
+        bytes.extend_from_slice(label.as_bytes());
+    }
+    bytes.extend_from_slice(&[0, 0, kind, 0, 1]);
+    bytes.extend_from_slice(more);
+    bytes
+}
+
 fn queries() -> Vec<(&'static str, Vec<u8>)> {
-    let query = |name: &[&str], kind: u8, more: &[u8]| {
-        let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!more.is_empty())];
-        for label in name {
-            bytes.push(label.len() as u8);
-            bytes.extend_from_slice(label.as_bytes());
-        }
-        bytes.extend_from_slice(&[0, 0, kind, 0, 1]);
-        bytes.extend_from_slice(more);
-        bytes
-    };
     let zone = ["pn-green", "private-network", "internal"];
     let shop = [&["shop"][..], &zone].concat();
     let edns = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
@@ -237,5 +240,42 @@ fn tokens() -> Vec<(&'static str, Vec<u8>)> {
         ("wrapped", wrapped.to_ascii_uppercase().into_bytes()),
         ("cut", text.as_bytes()[..text.len() - 4].to_vec()),
         ("other", b"peerd2-aaaa".to_vec()),
+    ]
+}
+
+/// Packets of TCP from port 4000 on to the resolver, each behind its length.
+fn streams() -> Vec<(&'static str, Vec<u8>)> {
+    const SYN: u8 = 2;
+    let segment = |port: u16, sequence: u32, flags: u8, payload: &[u8]| {
+        let total = (40 + payload.len()) as u8;
+        let mut packet = vec![0x45, 0, 0, total, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 240, 0, 1, 169, 254, 240, 53];
+        let sum: u32 = packet.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        packet[10..12].copy_from_slice(&(!(sum + (sum >> 16)) as u16).to_be_bytes());
+        packet.extend_from_slice(&port.to_be_bytes());
+        packet.extend_from_slice(&[0, 53]);
+        packet.extend_from_slice(&sequence.to_be_bytes());
+        packet.extend_from_slice(&[0, 0, 0, 1, 0x50, flags, 3, 232, 0, 0, 0, 0]);
+        packet.extend_from_slice(payload);
+        [&[total][..], &packet].concat()
+    };
+    let many: Vec<u8> = (4000..4008).flat_map(|port| segment(port, 1, SYN, &[])).collect();
+    let spoken =
+        [segment(4000, 1, SYN, &[]), segment(4000, 2, 0x18, b"\0\x05hello"), segment(4000, 9, 4, &[])].concat();
+    vec![("many", many), ("spoken", spoken), ("never-begun", segment(4000, 2, 0x18, b"hello"))]
+}
+
+/// What upstreams say of `www.example.org`.
+fn answers() -> Vec<(&'static str, Vec<u8>)> {
+    let question = &query(&["www", "example", "org"], 1, &[])[12..];
+    let message = |id: u8, flags: [u8; 2], answers: u8, records: &[u8]| {
+        [&[0, id, flags[0], flags[1], 0, 1, 0, answers, 0, 0, 0, 0], question, records].concat()
+    };
+    let address = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
+    vec![
+        ("address", message(1, [0x81, 0x80], 1, &address)),
+        ("many", message(1, [0x81, 0x80], 40, &address.repeat(40))),
+        ("cut", message(1, [0x83, 0x80], 0, &[])),
+        ("nothing", message(1, [0x81, 0x83], 0, &[])),
+        ("forged", message(2, [0x81, 0x80], 1, &address)),
     ]
 }

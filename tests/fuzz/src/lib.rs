@@ -5,12 +5,14 @@
 
 mod cluster;
 mod member;
+mod names;
 mod packets;
 mod records;
 mod texts;
 
 pub use cluster::Cluster;
 pub use member::member;
+pub use names::{tcp, upstream};
 pub use packets::{datagram, device, dns, frame, pair_of_routers};
 pub use records::{message, record, state};
 pub use texts::{control, token};
@@ -19,7 +21,7 @@ pub use texts::{control, token};
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     ("control", control),
     ("datagram", datagram),
     ("device", device),
@@ -29,5 +31,7 @@ pub const TARGETS: [Target; 10] = [
     ("message", message),
     ("record", record),
     ("state", state),
+    ("tcp", tcp),
     ("token", token),
+    ("upstream", upstream),
 ];
