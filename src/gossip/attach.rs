@@ -172,12 +172,8 @@ impl Gossip {
         }
         match &wait.answer {
             Some(SpaceAnswer::Full(free_in_s)) => {
-                let own = match self.pick_address(&network, space, now) {
-                    Pick::None(Some(until)) => Some(until.saturating_duration_since(now).as_secs() + 1),
-                    _ => None,
-                };
-                let first = [*free_in_s, own].into_iter().flatten().min();
-                Some(self.full(&network, space, first, now))
+                let first = free_in_s.iter().copied().chain(self.free_in_s(&network, space, now)).min();
+                Some(self.full(&network, space, first))
             }
             Some(SpaceAnswer::Unreachable(holders)) => {
                 Some(OperationError::AddressesUnreachable { network, holders: holders.clone() })

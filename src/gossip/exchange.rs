@@ -166,8 +166,8 @@ impl Gossip {
             (Asked::Space(network), Some(peer), Message::Space(answer)) => {
                 self.take_space_answer(peer, &network, answer, now);
             }
-            (Asked::Reclaim(network, holder), Some(_), Message::Reclaimed(count)) => {
-                self.note_reclaimed(&network, holder, count, now);
+            (Asked::Reclaim(network, holder), Some(_), Message::Reclaimed { count, free_in_s }) => {
+                self.note_reclaimed(&network, holder, count, free_in_s, now);
             }
             _ => {}
         }

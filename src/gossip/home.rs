@@ -8,7 +8,7 @@ use super::api::Space;
 use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Message, SpaceAnswer};
-use super::space::Pick;
+use super::space::{REST, Reclaim};
 use crate::membership::body::{Body, Share};
 use crate::membership::{Kind, Shard, Stamp, ranges_of};
 use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
@@ -76,15 +76,15 @@ impl Gossip {
         }
         spare.retain(|node, count| *count > 0 && *node != self.me && *node != asker);
         let memory = self.spaces.entry(network.clone()).or_default();
-        memory.reclaims.retain(|_, (at, _)| now.saturating_duration_since(*at) < RECLAIM_MEMORY);
+        memory.reclaims.retain(|_, reclaim| now.saturating_duration_since(reclaim.at) < RECLAIM_MEMORY);
         let reclaims = &memory.reclaims;
-        let (mut unreachable, mut waiting, mut ask) = (Vec::new(), false, Vec::new());
+        let (mut unreachable, mut waiting, mut ask, mut free_at) = (Vec::new(), false, Vec::new(), Vec::new());
         for (holder, count) in spare {
             match (reclaims.get(&(holder, space)), self.peers.connection(holder)) {
-                (Some((_, Some(0))), _) => {}
-                (Some((at, given)), Some(connection)) => {
+                (Some(Reclaim { given: Some(0), free_at: first, .. }), _) => free_at.extend(*first),
+                (Some(reclaim), Some(connection)) => {
                     waiting = true;
-                    if given.is_some() && now.saturating_duration_since(*at) >= RECLAIM_AGAIN {
+                    if reclaim.given.is_some() && now.saturating_duration_since(reclaim.at) >= RECLAIM_AGAIN {
                         ask.push((count, holder, connection));
                     }
                 }
@@ -93,11 +93,13 @@ impl Gossip {
             }
         }
         if ask.is_empty() && !waiting {
-            let own = match self.pick_address(network, space, now) {
-                Pick::None(Some(until)) => Some(until.saturating_duration_since(now).as_secs() + 1),
-                _ => None,
+            let others = free_at.into_iter().map(|at| at.saturating_duration_since(now).as_secs() + 1);
+            let first = others.chain(self.free_in_s(network, space, now)).min();
+            return if unreachable.is_empty() {
+                SpaceAnswer::Full(first)
+            } else {
+                SpaceAnswer::Unreachable(unreachable)
             };
-            return if unreachable.is_empty() { SpaceAnswer::Full(own) } else { SpaceAnswer::Unreachable(unreachable) };
         }
         ask.sort_unstable_by(|a, b| b.cmp(a));
         let mut need = u64::from(need.max(1));
@@ -110,7 +112,7 @@ impl Gossip {
             };
             self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
             if let Some(memory) = self.spaces.get_mut(network) {
-                memory.reclaims.insert((holder, space), (now, None));
+                memory.reclaims.insert((holder, space), Reclaim { at: now, given: None, free_at: None });
             }
             need = need.saturating_sub(asked);
             if need == 0 {
@@ -120,11 +122,20 @@ impl Gossip {
         SpaceAnswer::Asked
     }
 
-    pub(super) fn note_reclaimed(&mut self, network: &NetworkId, holder: NodeId, count: u32, now: Instant) {
+    pub(super) fn note_reclaimed(
+        &mut self,
+        network: &NetworkId,
+        holder: NodeId,
+        count: u32,
+        free_in_s: Option<u64>,
+        now: Instant,
+    ) {
         let Some(memory) = self.spaces.get_mut(network) else { return };
+        // What a peer says is no reason to count past the end of time.
+        let free_at = free_in_s.map(|s| now + REST.min(Duration::from_secs(s)));
         for ((of, _), reclaim) in &mut memory.reclaims {
-            if *of == holder && reclaim.1.is_none() {
-                *reclaim = (now, Some(count));
+            if *of == holder && reclaim.given.is_none() {
+                *reclaim = Reclaim { at: now, given: Some(count), free_at };
             }
         }
     }

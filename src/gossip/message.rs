@@ -227,7 +227,13 @@ pub(super) enum Message {
         count: u32,
     },
     #[n(32)]
-    Reclaimed(#[n(0)] u32),
+    Reclaimed {
+        #[n(0)]
+        count: u32,
+        /// In how many seconds the first of the holder's resting addresses is free, if it gave none.
+        #[n(1)]
+        free_in_s: Option<u64>,
+    },
 
     /// The answer to whatever is unknown, forbidden, or about a network the asker is not granted: always these bytes.
     #[n(40)]

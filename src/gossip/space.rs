@@ -25,11 +25,20 @@ const TOP_UP_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct NetworkSpace {
     /// Addresses of ours that were freed: when each has rested enough. They stay listed for the order of reuse.
     resting: BTreeMap<Ipv4Addr, Instant>,
-    /// Holders that were asked to give back: when, and how many they gave.
-    pub(super) reclaims: BTreeMap<(NodeId, Space), (Instant, Option<u32>)>,
+    /// Holders that were asked to give back, and what they said.
+    pub(super) reclaims: BTreeMap<(NodeId, Space), Reclaim>,
     next_top_up: Option<Instant>,
     /// How many attaches wait for an address.
     pub(super) waiting: usize,
+}
+
+/// What a holder said that was asked to give addresses back.
+pub(super) struct Reclaim {
+    pub at: Instant,
+    /// How many it gave; `None` while it has not answered.
+    pub given: Option<u32>,
+    /// When the first of its resting addresses is free.
+    pub free_at: Option<Instant>,
 }
 
 /// What a search for a free address found.
@@ -130,27 +139,32 @@ impl Gossip {
         self.spaces.get(network).map_or(Pick::None(None), |memory| memory.pick(&free, now))
     }
 
+    /// In how many seconds the first of our resting addresses is free.
+    pub(super) fn free_in_s(&self, network: &NetworkId, space: Space, now: Instant) -> Option<u64> {
+        match self.pick_address(network, space, now) {
+            Pick::None(Some(until)) => Some(until.saturating_duration_since(now).as_secs() + 1),
+            _ => None,
+        }
+    }
+
     /// What a node's part is when the space is divided evenly.
     pub(super) fn fair(&self, network: &NetworkId, space: Space) -> usize {
         let granted = self.networks.get(network).map_or(1, |state| state.view.grants.len()).max(1);
         space.range().count() as usize / granted
     }
 
-    /// The error for a space without a free address.
-    pub(super) fn full(
-        &self,
-        network: &NetworkId,
-        space: Space,
-        free_in_s: Option<u64>,
-        now: Instant,
-    ) -> OperationError {
+    /// The error for a space without a free address. Every holder was asked, so what nobody uses rests with somebody.
+    pub(super) fn full(&self, network: &NetworkId, space: Space, free_in_s: Option<u64>) -> OperationError {
         let in_range = |address: &Ipv4Addr| space.range().contains(*address);
         let in_use = self.used(network).iter().filter(|address| in_range(address)).count() as u32;
-        let own = self.spaces.get(network).map(|memory| {
-            memory.resting.iter().filter(|(address, until)| in_range(address) && **until > now).count() as u32
-        });
         let total = space.range().count() as u32;
-        OperationError::Full { network: network.clone(), in_use, resting: own.unwrap_or(0), total, free_in_s }
+        OperationError::Full {
+            network: network.clone(),
+            in_use,
+            resting: total.saturating_sub(in_use),
+            total,
+            free_in_s,
+        }
     }
 
     /// Asks the homes of a space for addresses; `false` if none is connected.
@@ -201,7 +215,8 @@ impl Gossip {
         let given = (count as usize).min(spare.len());
         let released = spare.split_off(spare.len() - given);
         self.release(network, &holdings, &released);
-        Message::Reclaimed(given as u32)
+        let free_in_s = if given == 0 { self.free_in_s(network, space, now) } else { None };
+        Message::Reclaimed { count: given as u32, free_in_s }
     }
 
     fn release(&mut self, network: &NetworkId, holdings: &Holdings, addresses: &[Ipv4Addr]) {

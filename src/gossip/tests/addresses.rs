@@ -113,6 +113,30 @@ fn a_freed_address_rests_a_minute_and_the_error_says_when_it_is_free() {
 }
 
 #[test]
+fn an_address_that_rests_on_another_node_is_told_of_on_every_node() {
+    let (mut sim, network) = networked(47, 3);
+    let attached: Vec<Attached> = sim.attach_many(1, &network, 700).into_iter().flatten().collect();
+    assert_eq!(attached.len(), 700);
+    let others = sim.attach_many(2, &network, 322).into_iter().flatten().count();
+    assert_eq!(others, 322);
+    for gone in &attached[..3] {
+        let operation = sim.on(1, |m, now| m.detach(gone.id, now));
+        assert!(sim.wait(1, operation).is_ok());
+    }
+    sim.run(Duration::from_secs(20));
+    for at in 0..3 {
+        match sim.attach(at, &network) {
+            Err(OperationError::Full { in_use: 1019, resting: 3, total: 1022, free_in_s: Some(35..=41), .. }) => {}
+            other => panic!("node {at}: {other:?}"),
+        }
+    }
+    sim.run(Duration::from_secs(42));
+    for at in 0..3 {
+        sim.attach(at, &network).expect("rested, wherever it was");
+    }
+}
+
+#[test]
 fn the_longest_rested_address_is_used_first_and_fresh_ones_before_all() {
     let (mut sim, network) = networked(42, 1);
     let attached: Vec<Attached> = sim.attach_many(0, &network, 1021).into_iter().flatten().collect();
