@@ -16,6 +16,7 @@ use peerd::sys::userns::UserNamespace;
 
 use crate::cli::Demo;
 use crate::render::Paint;
+use crate::verbs::causes;
 
 pub use part::play;
 
@@ -88,11 +89,4 @@ fn end_on_signals() -> std::io::Result<()> {
         std::process::exit(130);
     })?;
     Ok(())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", causes(cause)),
-        None => error.to_string(),
-    }
 }

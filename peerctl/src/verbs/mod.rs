@@ -4,6 +4,8 @@ mod exec;
 mod join;
 mod run;
 
+pub use run::causes;
+
 use std::io::Write;
 use std::path::PathBuf;
 

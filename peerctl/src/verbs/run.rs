@@ -68,7 +68,7 @@ pub(super) fn environment(prefix: &str, values: [&str; 6]) -> Vec<(String, Strin
     names.into_iter().zip(values).map(|(name, value)| (format!("{prefix}{name}"), value.to_owned())).collect()
 }
 
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", causes(cause)),
         None => error.to_string(),
