@@ -1,12 +1,9 @@
 //! The queue between the devices and the cipher: every flow has its turn, and one that keeps a queue standing hears of it.
 //!
 //! After RFC 8290 (FQ-CoDel): flows are served by deficit round robin, and one that has just begun to send goes first, so a
-//! lone packet waits for one burst at most, whatever else is queued. A flow that keeps a queue standing is told so:
-//! [`Popped::congested`] says which packet shall carry the news.
-//!
-//! CoDel's target is a time, 5 ms through 100 ms (RFC 8289). Here it is an amount and shorter, because what must be kept short
-//! is the window: whatever of it does not wait here waits in the receiving node's socket, where a flow's packets and
-//! everybody else's stand in one line. A window of 4 MB made a ping wait for 8 ms there, one of this size for one.
+//! lone packet waits for one burst at most, whatever else is queued. A flow whose packets have waited long for a while is told
+//! so: [`Popped::congested`] says which packet shall carry the news. Because flows pass each other here, a long queue harms
+//! nobody but its own flow; so the target is longer than CoDel's, and a whole TCP window may wait at the speed of the cipher.
 //!
 //! What is queued is the caller's. The queue reads no clock, and bounds nothing: whoever fills it knows how much there may be.
 
@@ -17,12 +14,10 @@ use std::time::{Duration, Instant};
 const BUCKETS: usize = 256;
 /// What a flow may send in its turn: one of the largest packets.
 const QUANTUM_BYTES: isize = 64 * 1024;
-/// More than this is more than the cipher needs to be kept busy.
-const TARGET_BYTES: usize = 256 * 1024;
-/// A queue stands when it has been above the target for so long: a burst is encrypted by then.
-const STANDING: Duration = Duration::from_millis(1);
-/// A flow is told again after so long, and then sooner and sooner (RFC 8289 §4.3): it takes a round trip to slow down.
-const REPEAT: Duration = Duration::from_millis(10);
+/// A packet that has waited for longer stands in a queue that does nobody any good.
+const TARGET: Duration = Duration::from_millis(20);
+/// The flow is told when all packets have waited so long for so long: an interval of RFC 8289, a long round trip.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A fair queue of `T`.
 #[derive(Debug)]
@@ -36,12 +31,18 @@ pub struct FairQueue<T> {
 
 #[derive(Debug)]
 struct Bucket<T> {
-    packets: VecDeque<(usize, T)>,
-    bytes: usize,
+    packets: VecDeque<Packet<T>>,
     /// What it may still send in this turn.
     credit: isize,
     waiting: bool,
     control: Control,
+}
+
+#[derive(Debug)]
+struct Packet<T> {
+    since: Instant,
+    len_bytes: usize,
+    item: T,
 }
 
 /// What comes out.
@@ -54,8 +55,7 @@ pub struct Popped<T> {
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        let bucket =
-            || Bucket { packets: VecDeque::new(), bytes: 0, credit: 0, waiting: false, control: Control::default() };
+        let bucket = || Bucket { packets: VecDeque::new(), credit: 0, waiting: false, control: Control::default() };
         Self {
             buckets: (0..BUCKETS).map(|_| bucket()).collect(),
             fresh: VecDeque::new(),
@@ -77,11 +77,10 @@ impl<T> FairQueue<T> {
     }
 
     /// Takes a packet of `len_bytes` of the flow with this hash.
-    pub fn push(&mut self, hash: u64, len_bytes: usize, item: T) {
+    pub fn push(&mut self, now: Instant, hash: u64, len_bytes: usize, item: T) {
         let index = hash as u8;
         let bucket = &mut self.buckets[usize::from(index)];
-        bucket.packets.push_back((len_bytes, item));
-        bucket.bytes += len_bytes;
+        bucket.packets.push_back(Packet { since: now, len_bytes, item });
         self.len += 1;
         if !std::mem::replace(&mut bucket.waiting, true) {
             bucket.credit = QUANTUM_BYTES;
@@ -90,7 +89,11 @@ impl<T> FairQueue<T> {
     }
 
     /// The packet whose turn it is.
-    pub fn pop(&mut self, now: Instant) -> Option<Popped<T>> {
+    ///
+    /// A flow whose next packet `may_go` refuses is passed by; one that has just begun to send is not asked about, so that
+    /// what holds up bulk traffic does not hold up a lone packet. `None` if nobody may go.
+    pub fn pop(&mut self, now: Instant, mut may_go: impl FnMut(&mut T) -> bool) -> Option<Popped<T>> {
+        let mut passed_by = 0;
         loop {
             let is_fresh = !self.fresh.is_empty();
             let line = if is_fresh { &mut self.fresh } else { &mut self.rest };
@@ -102,7 +105,15 @@ impl<T> FairQueue<T> {
                 self.rest.push_back(index);
                 continue;
             }
-            let Some((len_bytes, item)) = bucket.packets.pop_front() else {
+            if !is_fresh && bucket.packets.front_mut().is_some_and(|packet| !may_go(&mut packet.item)) {
+                if passed_by == line.len() {
+                    return None;
+                }
+                passed_by += 1;
+                line.rotate_left(1);
+                continue;
+            }
+            let Some(packet) = bucket.packets.pop_front() else {
                 line.pop_front();
                 // One that was fresh passes through the line of all once, or it could be fresh again and again.
                 if is_fresh && !self.rest.is_empty() {
@@ -113,15 +124,16 @@ impl<T> FairQueue<T> {
                 continue;
             };
             self.len -= 1;
-            bucket.credit -= len_bytes as isize;
-            let congested = bucket.control.congested(now, bucket.bytes);
-            bucket.bytes -= len_bytes;
-            return Some(Popped { item, congested });
+            bucket.credit -= packet.len_bytes as isize;
+            // The last packet of a flow is no queue, however long it waited.
+            let waited = now.saturating_duration_since(packet.since);
+            let congested = bucket.control.congested(now, waited > TARGET && !bucket.packets.is_empty());
+            return Some(Popped { item: packet.item, congested });
         }
     }
 }
 
-/// When a flow is told that its queue stands: the control law of RFC 8289 §4, on bytes.
+/// When a flow is told that its queue stands: the control law of RFC 8289 §4.
 #[derive(Debug, Default)]
 struct Control {
     /// When the queue will have stood long enough.
@@ -131,16 +143,16 @@ struct Control {
 }
 
 impl Control {
-    fn congested(&mut self, now: Instant, queued_bytes: usize) -> bool {
-        if queued_bytes <= TARGET_BYTES {
+    fn congested(&mut self, now: Instant, above_target: bool) -> bool {
+        if !above_target {
             *self = Self::default();
             return false;
         }
-        let standing_at = *self.standing_at.get_or_insert(now + STANDING);
+        let standing_at = *self.standing_at.get_or_insert(now + INTERVAL);
         match self.telling {
-            None if now >= standing_at => self.telling = Some((now + REPEAT, 1)),
+            None if now >= standing_at => self.telling = Some((now + INTERVAL, 1)),
             Some((next, told)) if now >= next => {
-                self.telling = Some((next + REPEAT.div_f64(f64::from(told + 1).sqrt()), told + 1));
+                self.telling = Some((next + INTERVAL.div_f64(f64::from(told + 1).sqrt()), told + 1));
             }
             _ => return false,
         }
@@ -155,23 +167,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn pops(queue: &mut FairQueue<u32>, now: Instant, count: usize) -> Vec<u32> {
-        (0..count).filter_map(|_| queue.pop(now)).map(|popped| popped.item).collect()
+        (0..count).filter_map(|_| queue.pop(now, |_| true)).map(|popped| popped.item).collect()
     }
 
     #[test]
     fn a_lone_packet_overtakes_a_bulk_flow_at_once() {
         let (mut queue, now) = (FairQueue::default(), start());
-        (0..40).for_each(|i| queue.push(1, 60_000, i));
+        (0..40).for_each(|i| queue.push(now, 1, 60_000, i));
         assert_eq!(pops(&mut queue, now, 3), [0, 1, 2]);
-        queue.push(2, 84, 1000);
+        queue.push(now, 2, 84, 1000);
         assert_eq!(pops(&mut queue, now, 3), [1000, 3, 4]);
     }
 
     #[test]
     fn bulk_flows_take_turns_by_bytes_and_keep_their_order() {
         let (mut queue, now) = (FairQueue::default(), start());
-        (0..100).for_each(|i| queue.push(1, 65_536, i));
-        (0..400).for_each(|i| queue.push(2, 16_384, 1000 + i));
+        (0..100).for_each(|i| queue.push(now, 1, 65_536, i));
+        (0..400).for_each(|i| queue.push(now, 2, 16_384, 1000 + i));
         let popped = pops(&mut queue, now, 100);
         let (large, small): (Vec<u32>, Vec<u32>) = popped.iter().partition(|item| **item < 1000);
         assert_eq!(small.len() / large.len(), 4);
@@ -181,66 +193,78 @@ mod tests {
     #[test]
     fn a_flow_that_comes_back_in_every_moment_does_not_starve_the_others() {
         let (mut queue, now) = (FairQueue::default(), start());
-        (0..50).for_each(|i| queue.push(1, 65_536, i));
+        (0..50).for_each(|i| queue.push(now, 1, 65_536, i));
         let mut bulk = 0;
         for i in 0..200 {
-            queue.push(2, 60_000, 1000 + i);
+            queue.push(now, 2, 60_000, 1000 + i);
             bulk += u32::from(pops(&mut queue, now, 1)[0] < 1000);
         }
         assert!(bulk >= 49, "{bulk}");
     }
 
     #[test]
-    fn a_standing_queue_is_told_at_once_and_ever_more_often_and_a_short_one_never() {
-        let (mut queue, begun) = (FairQueue::default(), start());
-        let (mut told, mut now) = (Vec::new(), begun);
-        (0..10).for_each(|i| queue.push(1, 60_000, i));
-        // Ten packets of 100 us each wait all the time.
-        for i in 10..2000 {
-            now += Duration::from_micros(100);
-            queue.push(1, 60_000, i);
-            if queue.pop(now).expect("one waits").congested {
-                told.push((now - begun).as_micros());
-            }
-        }
-        assert!((1000..1300).contains(&told[0]), "{told:?}");
-        let gaps: Vec<_> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!(gaps[0], 10_000);
-        assert!(gaps.len() > 20 && gaps[gaps.len() - 1] < 3_000, "{gaps:?}");
+    fn a_flow_that_may_not_go_is_passed_by_and_one_that_has_just_begun_is_not_asked_about() {
+        let (mut queue, now) = (FairQueue::default(), start());
+        (0..4).for_each(|i| queue.push(now, 1, 60_000, i));
+        (0..4).for_each(|i| queue.push(now, 2, 60_000, 100 + i));
+        // Both have had their first turn, of which 5,536 bytes are left each.
+        assert_eq!(pops(&mut queue, now, 4), [0, 1, 100, 101]);
+        let mut only = |from: u32| queue.pop(now, |item| *item >= from).map(|popped| popped.item);
+        assert_eq!([only(100), only(100), only(100), only(0)], [Some(102), Some(103), None, Some(2)]);
+        queue.push(now, 3, 84, 50);
+        assert_eq!(queue.pop(now, |_| false).map(|popped| popped.item), Some(50));
+        assert!(queue.pop(now, |_| false).is_none() && queue.len() == 1);
+    }
 
-        let mut short = FairQueue::default();
-        for i in 0..1000 {
-            (0..4).for_each(|_| short.push(1, 60_000, i));
-            now += Duration::from_millis(4);
-            assert!((0..4).all(|_| !short.pop(now).expect("one waits").congested));
-        }
+    /// Pops and pushes a packet every millisecond, so that each waits `depth` ms; when the flow was told, in ms.
+    fn told(depth: u32, steps: u32) -> Vec<u128> {
+        let (mut queue, begun) = (FairQueue::default(), start());
+        (0..depth).for_each(|i| queue.push(begun, 1, 1_000, i));
+        let popped = (0..steps).map(|i| {
+            let now = begun + Duration::from_millis(i.into());
+            queue.push(now, 1, 1_000, i);
+            (queue.pop(now, |_| true).expect("one waits").congested, (now - begun).as_millis())
+        });
+        popped.filter(|(congested, _)| *congested).map(|(_, at)| at).collect()
     }
 
     #[test]
-    fn a_burst_that_is_gone_within_the_time_is_not_told() {
+    fn a_queue_that_stands_is_told_after_an_interval_and_ever_more_often_and_a_short_one_never() {
+        let told_at = told(30, 3_000);
+        assert!((100..140).contains(&told_at[0]), "{told_at:?}");
+        let gaps: Vec<_> = told_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(gaps[0], 100);
+        assert!(gaps.len() > 30 && gaps[gaps.len() - 1] < 30, "{gaps:?}");
+        assert_eq!(told(15, 3_000), []);
+    }
+
+    #[test]
+    fn a_burst_that_is_gone_within_the_interval_is_not_told() {
         let (mut queue, mut now) = (FairQueue::default(), start());
-        for _ in 0..50 {
-            (0..16).for_each(|i| queue.push(1, 65_536, i));
-            for _ in 0..16 {
-                now += Duration::from_micros(80);
-                assert!(!queue.pop(now).expect("one waits").congested);
+        for _ in 0..20 {
+            (0..90).for_each(|i| queue.push(now, 1, 65_536, i));
+            for _ in 0..90 {
+                now += Duration::from_millis(1);
+                assert!(!queue.pop(now, |_| true).expect("one waits").congested);
             }
-            now += Duration::from_millis(1);
         }
     }
 
     #[test]
     fn only_the_flow_that_stands_is_told() {
         let (mut queue, mut now) = (FairQueue::default(), start());
-        (0..20).for_each(|i| queue.push(1, 65_536, i));
-        for i in 0..500 {
-            now += Duration::from_micros(500);
-            queue.push(2, 1_000, 1000 + i);
-            queue.push(1, 65_536, i);
-            for popped in [queue.pop(now), queue.pop(now)].into_iter().flatten() {
+        (0..60).for_each(|i| queue.push(now, 1, 65_536, i));
+        let mut told = 0;
+        for i in 0..1_000 {
+            now += Duration::from_millis(1);
+            queue.push(now, 2, 1_000, 1000 + i);
+            queue.push(now, 1, 65_536, i);
+            for popped in [queue.pop(now, |_| true), queue.pop(now, |_| true)].into_iter().flatten() {
+                told += u32::from(popped.congested);
                 assert!(popped.item < 1000 || !popped.congested);
             }
         }
+        assert!(told > 5);
     }
 
     proptest! {
@@ -251,14 +275,14 @@ mod tests {
             let (mut queue, now) = (FairQueue::default(), start());
             let (mut pushed, mut popped) = (0, Vec::new());
             for (flow, len, pop) in steps {
-                queue.push(flow, len, (flow, pushed));
+                queue.push(now, flow, len, (flow, pushed));
                 pushed += 1;
                 if pop {
-                    popped.extend(queue.pop(now).map(|popped| popped.item));
+                    popped.extend(queue.pop(now, |_| true).map(|popped| popped.item));
                 }
             }
             prop_assert_eq!(queue.len() + popped.len(), pushed);
-            popped.extend(std::iter::from_fn(|| queue.pop(now)).map(|popped| popped.item));
+            popped.extend(std::iter::from_fn(|| queue.pop(now, |_| true)).map(|popped| popped.item));
             prop_assert!(queue.is_empty() && popped.len() == pushed);
             for flow in 0..5 {
                 prop_assert!(popped.iter().filter(|item| item.0 == flow).is_sorted());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv4View, runs};
+use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv4View, read_quench, runs};
 
 use super::noise::{Message, RESULT_LEN_MIN, Step};
 use super::peer::canonical;
@@ -109,14 +109,17 @@ impl Router {
         let tunnel = &mut self.tunnels[slot];
         let attachment = &mut self.attachments[tunnel.attachment];
         let view = Ipv4View::parse(self.out.device_written(len)).map_err(|_| DropReason::MalformedInner)?;
-        if view.source() != tunnel.address {
-            return Err(DropReason::SpoofedInnerSource);
-        }
         if view.destination() != attachment.address {
             return Err(DropReason::ForeignInnerDestination);
         }
+        if view.source() != tunnel.address {
+            let pause = read_quench(&view).ok_or(DropReason::SpoofedInnerSource)?;
+            self.pressure.pause(now, tunnel.peer, pause);
+            return Ok(());
+        }
         tunnel.last_data = now;
         self.peers[tunnel.peer].rx_bytes += len as u64;
+        self.pressure.received(tunnel.peer, slot, len);
         attachment.traffic.received(len);
         self.out.commit_device(attachment.id, attachment.device.accepts(), len);
         Ok(())

@@ -4,7 +4,8 @@
 //! [`Router::handle_timeout`] when [`Router::next_timeout`] has come. Then drain [`Router::poll_output`] until `None`. Several
 //! packets may be fed before, as long as [`Router::has_room_outbound`] and [`Router::has_room_inbound`] say so: what shares
 //! a destination leaves in one batch, and what shares a flow reaches a device in one superpacket. When the socket is full,
-//! [`Router::hold_wire`] keeps what it did not take.
+//! [`Router::hold_wire`] keeps what it did not take; when more is received than is decrypted, [`Router::handle_intake`] slows the
+//! senders down, and [`Router::is_paused`] says which packets are to wait because another node has asked for that.
 //!
 //! A packet from a container is dropped unless its source is exactly the container's address; a packet from a peer unless it
 //! came through the tunnel of its frame's VNI and generation, from exactly the remote attachment's address, to exactly ours.
@@ -27,6 +28,7 @@ mod noise;
 mod outbound;
 mod outbox;
 mod peer;
+mod pressure;
 mod status;
 mod timers;
 mod tunnel;
@@ -49,6 +51,7 @@ use crate::packet::{Batch, Gather};
 pub use attachment::{AttachError, AttachmentSpec, DeviceKind, Traffic};
 pub use drops::{DropReason, Drops};
 pub use fair::{FairQueue, Popped};
+pub use pressure::Intake;
 pub use status::{AttachmentStatus, PeerStatus};
 
 use attachment::Attachments;
@@ -56,6 +59,7 @@ use gate::SourceGate;
 use handshake::Waiting;
 use outbox::Outbox;
 use peer::Peers;
+use pressure::Pressure;
 use timers::Timers;
 use tunnel::Tunnels;
 
@@ -124,6 +128,7 @@ pub struct Router {
     strangers: SourceGate,
     waiting: Waiting,
     timers: Timers,
+    pressure: Pressure,
     queued_bytes: usize,
     /// Where a packet is padded.
     padded: Vec<u8>,
@@ -146,6 +151,7 @@ impl Router {
             strangers: SourceGate::new(rng.next_u64(), STRANGER_HANDSHAKES_PER_SECOND),
             waiting: Waiting::default(),
             timers: Timers::default(),
+            pressure: Pressure::default(),
             queued_bytes: 0,
             padded: Vec::new(),
             out: Outbox::new(),

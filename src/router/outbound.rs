@@ -16,7 +16,7 @@ use super::tunnel::TunnelSlot;
 use super::{DropReason, Event, Router};
 
 const DNS_PORT: u16 = 53;
-const PADDING: usize = 16;
+pub(super) const PADDING: usize = 16;
 
 impl Router {
     /// A container sent a packet through its device.

@@ -6,6 +6,7 @@
 //! What must happen in a single-threaded process (entering a user namespace) is done by [`helper`]: the same program,
 //! executed again with a hidden argument. Whatever only needs another network namespace runs on a thread of its own.
 
+pub mod alarm;
 pub mod clock;
 pub mod cred;
 pub mod helper;

@@ -17,7 +17,7 @@ const RECV_BUFFER_BYTES: usize = 4 << 20;
 /// Enough for a few of the largest batches; what stands here waits in front of everything sent later.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Received buffers per call, each as long as a received batch can be.
-const RECV_BUFFERS: usize = 8;
+const RECV_BUFFERS: usize = 4;
 const RECV_BUFFER_LEN: usize = 65_536;
 
 /// The socket. Any thread may send; one receives.
@@ -180,6 +180,25 @@ impl UdpSocket {
         Ok(())
     }
 
+    /// How much waits to be received, as the kernel counts it: with its own overhead. 0 if it does not say.
+    #[allow(unsafe_code)] // No library wraps SO_MEMINFO.
+    pub fn queued_bytes(&self) -> usize {
+        // SK_MEMINFO_RMEM_ALLOC is the first of them.
+        let mut allocated: u32 = 0;
+        let mut len = size_of_val(&allocated) as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                (&raw mut allocated).cast(),
+                &raw mut len,
+            )
+        };
+        if result == 0 { allocated as usize } else { 0 }
+    }
+
     /// An IPv4 address as a socket of both families takes it.
     fn reachable(&self, to: SocketAddr) -> SocketAddr {
         match (self.local, to) {
@@ -299,6 +318,17 @@ mod tests {
         // Nobody reads: what waits in the receive buffer is charged to the sender.
         let full = (0..1000).find_map(|_| a.send(to, Batch::new(&one, 20_000)).err());
         assert!(matches!(full, Some(SendError::Full { sent: 0..3 }) | None), "{full:?}");
+    }
+
+    #[test]
+    fn what_waits_to_be_received_is_known() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
+        assert_eq!(b.queued_bytes(), 0);
+        a.send(b.local_addr().expect("bound"), Batch::new(&[7; 30_000], 1_000)).expect("sends");
+        assert!((30_000..200_000).contains(&b.queued_bytes()), "{}", b.queued_bytes());
+        assert_eq!(received(&b, &mut RecvBuffers::default(), 30).len(), 30);
+        assert_eq!(b.queued_bytes(), 0);
     }
 
     #[test]

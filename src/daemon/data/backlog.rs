@@ -10,15 +10,17 @@ use crate::packet::{Flow, Offload, Superpacket};
 use crate::router::{DropReason, FairQueue, Router};
 use crate::sys::tun_io::{Gone, READ_LEN, TunDevice};
 
-/// Packets that may wait, of up to 64 KiB each: more than a TCP window, so that a device is empty when its container's
-/// packets wait for their turn, and none of them waits behind the others where nobody can tell them apart.
-const PACKETS_MAX: usize = 96;
+/// Packets that may wait, of up to 64 KiB each. One device gets two thirds of them: more than a TCP window, so that it is empty
+/// when its container's packets wait for their turn, and none of them waits behind the others where nobody can tell them apart.
+const PACKETS_MAX: usize = 112;
 
 type Buffer = Box<[u8; READ_LEN]>;
 
 /// A packet as it was read.
 struct Waiting {
     id: AttachmentId,
+    /// Its device's place among the devices.
+    device: usize,
     offload: Offload,
     /// Where it stands in the buffer.
     start: usize,
@@ -33,6 +35,8 @@ pub(super) struct Backlog {
     /// The one that was used last is used next: it is in the cache.
     free: Vec<Buffer>,
     made: usize,
+    /// How many packets of each device wait, by its place.
+    waiting: Vec<usize>,
     hasher: RandomState,
 }
 
@@ -41,8 +45,19 @@ pub(super) struct Backlog {
 pub(super) enum Read {
     Packet,
     Empty,
-    /// Too many packets wait.
+    /// Too many packets wait, in all or of this device.
     Full,
+}
+
+/// What routing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// A packet of so many bytes had its turn.
+    Packet(usize),
+    /// Packets wait, and all of them for nodes that have asked for a pause.
+    Paused,
+    /// Nothing waits.
+    Empty,
 }
 
 impl Backlog {
@@ -50,8 +65,27 @@ impl Backlog {
         self.queue.is_empty()
     }
 
-    /// Reads one packet of an attachment's device.
-    pub(super) fn read(&mut self, id: AttachmentId, device: &TunDevice) -> Result<Read, Gone> {
+    /// How many packets wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Reads one packet of an attachment's device, which stands at `place` among the devices.
+    pub(super) fn read(
+        &mut self,
+        now: Instant,
+        place: usize,
+        id: AttachmentId,
+        device: &TunDevice,
+    ) -> Result<Read, Gone> {
+        if self.waiting.len() <= place {
+            self.waiting.resize(place + 1, 0);
+        }
+        // As much as twice of what is left: so one device gets most of it when it is alone, and there is always some for
+        // another (dynamic thresholds, Choudhury and Hahne 1998).
+        if self.waiting[place] >= 2 * (PACKETS_MAX - self.queue.len()) {
+            return Ok(Read::Full);
+        }
         let Some(mut buffer) = self.free.pop().or_else(|| self.make()) else { return Ok(Read::Full) };
         let (offload, start, end, flow) = match device.read(&mut buffer) {
             Ok(Some(packet)) => {
@@ -69,14 +103,22 @@ impl Backlog {
             }
         };
         let hash = self.hasher.hash_one((id, flow));
-        self.queue.push(hash, end - start, Waiting { id, offload, start, end, buffer });
+        self.waiting[place] += 1;
+        self.queue.push(now, hash, end - start, Waiting { id, device: place, offload, start, end, buffer });
         Ok(Read::Packet)
     }
 
-    /// Gives the router the packet whose turn it is, and returns its length; `None` if none waits.
-    pub(super) fn route_next(&mut self, now: Instant, router: &mut Router, devices: &Devices) -> Option<usize> {
-        let popped = self.queue.pop(now)?;
-        let Waiting { id, offload, start, end, mut buffer } = popped.item;
+    /// Gives the router the packet whose turn it is.
+    pub(super) fn route_next(&mut self, now: Instant, router: &mut Router, devices: &Devices) -> Routed {
+        let may_go = |waiting: &mut Waiting| {
+            let Waiting { id, offload, start, end, .. } = *waiting;
+            !router.is_paused(now, id, &Superpacket::new(offload, &mut waiting.buffer[start..end]))
+        };
+        let Some(popped) = self.queue.pop(now, may_go) else {
+            return if self.queue.is_empty() { Routed::Empty } else { Routed::Paused };
+        };
+        let Waiting { id, device, offload, start, end, mut buffer } = popped.item;
+        self.waiting[device] -= 1;
         let mut packet = Superpacket::new(offload, &mut buffer[start..end]);
         let lossy = popped.congested && !packet.mark_congestion();
         router.count_drops(DropReason::StandingQueue, u64::from(lossy));
@@ -87,7 +129,7 @@ impl Backlog {
             router.count_drops(DropReason::DeviceBusy, u64::from(!written));
         }
         self.free.push(buffer);
-        Some(end - start)
+        Routed::Packet(end - start)
     }
 
     fn make(&mut self) -> Option<Buffer> {

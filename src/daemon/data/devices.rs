@@ -12,7 +12,7 @@ use crate::model::AttachmentId;
 use crate::sys::tun_io::TunDevice;
 
 /// Tokens below stand for something else than a device.
-pub(super) const FIRST_TOKEN: usize = 2;
+pub(super) const FIRST_TOKEN: usize = 3;
 
 /// A device with its attachment.
 pub(super) struct Served {
@@ -58,6 +58,11 @@ impl Devices {
         self.by_id.get(&id).and_then(|slot| self.slots[*slot].as_ref()).map(|served| &served.device)
     }
 
+    /// The device that stands here.
+    pub(super) fn by_place(&self, place: usize) -> Option<&TunDevice> {
+        self.slots.get(place)?.as_ref().map(|served| &served.device)
+    }
+
     /// How many there are of each kind.
     pub(super) fn offloads(&self) -> DeviceOffloads {
         let mut count = DeviceOffloads::default();
@@ -82,10 +87,6 @@ impl Devices {
         {
             self.line.push_back(slot);
         }
-    }
-
-    pub(super) fn any_ready(&self) -> bool {
-        !self.line.is_empty()
     }
 
     /// How many have a turn in this round.

@@ -10,20 +10,22 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc;
 
-use super::backlog::{Backlog, Read};
+use super::backlog::{Backlog, Read, Routed};
 use super::devices::Devices;
 use super::handle::{Call, Shared};
 use super::{Attachment, DataError, DataEvent, DataStats, Device, Replies, Resolver};
 use crate::daemon::quic_socket::{QuicDatagrams, QuicSender};
 use crate::model::{AttachmentId, NodeId};
 use crate::packet::{Class, runs};
-use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Output, Router};
+use crate::router::{self, AttachmentSpec, DeviceKind, DropReason, Event, Intake, Output, Router};
+use crate::sys::alarm::Alarm;
 use crate::sys::clock;
 use crate::sys::tun_io::{Gone, TunDevice};
 use crate::sys::udp::{RecvBuffers, SendError, UdpSocket};
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
+const ALARM: Token = Token(2);
 const EVENTS_LEN: usize = 256;
 /// What one device may send before the next has its turn.
 const TURN_PACKETS: usize = 64;
@@ -31,6 +33,8 @@ const TURN_PACKETS: usize = 64;
 const BURST_BYTES: usize = 128 << 10;
 /// What a small packet counts for: it takes as long as so many bytes do.
 const BURST_BYTES_PER_PACKET: usize = 1024;
+/// With less than this received at once, nothing stands in the socket.
+const BULK_BYTES: usize = 64 << 10;
 
 /// What the thread is made of.
 pub(super) struct Parts {
@@ -52,6 +56,10 @@ struct DataThread {
     watches_writable: bool,
     received: RecvBuffers,
     backlog: Backlog,
+    /// Whether the turn has left something that can be done at once.
+    busy: bool,
+    /// Wakes the thread at the end of a pause.
+    alarm: Alarm,
     devices: Devices,
     router: Router,
     resolver: Box<dyn Resolver>,
@@ -66,6 +74,8 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
     let poll = Poll::new()?;
     let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
     poll.registry().register(&mut SourceFd(&parts.socket.as_raw_fd()), SOCKET, Interest::READABLE)?;
+    let alarm = Alarm::new()?;
+    poll.registry().register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
     let mut router = Router::new(router::Config::default(), parts.seed);
     router.set_node(parts.node);
     let mut thread = DataThread {
@@ -76,6 +86,8 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
         watches_writable: false,
         received: RecvBuffers::default(),
         backlog: Backlog::default(),
+        busy: false,
+        alarm,
         devices: Devices::default(),
         router,
         resolver: parts.resolver,
@@ -108,7 +120,8 @@ impl DataThread {
     fn run(&mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
         while !self.stopping {
-            if let Err(error) = self.poll.poll(&mut events, self.timeout())
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "cannot wait for packets");
@@ -124,10 +137,13 @@ impl DataThread {
                         }
                     }
                     WAKER => told = true,
+                    // It has woken the thread, and that is all.
+                    ALARM => {}
                     device => self.devices.ready_token(device),
                 }
             }
             let now = clock::now();
+            self.busy = false;
             if told {
                 self.hear(now);
                 self.resolver.handle_wake(&mut self.replies);
@@ -136,7 +152,7 @@ impl DataThread {
                 self.receive(now);
             }
             for _ in 0..self.devices.ready_count() {
-                self.read_device();
+                self.read_device(now);
             }
             self.route_backlog(now);
             if self.router.next_timeout().is_some_and(|at| at <= now) {
@@ -165,14 +181,21 @@ impl DataThread {
     }
 
     /// How long there may be nothing to do.
-    fn timeout(&self) -> Option<Duration> {
-        let may_send = !self.backlog.is_empty() || self.devices.any_ready();
-        if self.socket_ready || may_send && !self.router.is_wire_held() {
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.socket_ready || self.busy && !self.router.is_wire_held() {
+            return Some(Duration::ZERO);
+        }
+        let now = clock::now();
+        if !self.backlog.is_empty()
+            && let Some(resume) = self.router.next_resume(now)
+            && let Err(error) = self.alarm.set(resume.saturating_duration_since(now))
+        {
+            tracing::debug!(%error, "the alarm cannot be set: what waits is sent now");
             return Some(Duration::ZERO);
         }
         // epoll counts in milliseconds: rounded up, so that it does not wake for nothing.
         let next = self.router.next_timeout().into_iter().chain(self.resolver.next_timeout()).min();
-        let wait = next?.saturating_duration_since(clock::now());
+        let wait = next?.saturating_duration_since(now);
         Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
     }
 
@@ -185,8 +208,9 @@ impl DataThread {
         }
         // With buffers left over the call has met the end of the queue, and what comes now makes a new edge.
         self.socket_ready = self.received.is_full();
-        let mut lost = 0;
+        let (mut lost, mut bytes) = (0, 0);
         for received in self.received.iter() {
+            bytes += received.batch.bytes().len();
             for (class, run) in runs(received.batch) {
                 if class == Class::Quic {
                     let datagrams = QuicDatagrams::new(received.from, received.to, received.ecn, run);
@@ -208,31 +232,47 @@ impl DataThread {
         }
         self.router.count_drops(DropReason::QuicQueueFull, lost);
         self.drain();
+        if bytes >= BULK_BYTES {
+            let took = clock::now().saturating_duration_since(now);
+            let intake = Intake { received_bytes: bytes, took, queued_bytes: self.socket.queued_bytes() };
+            self.router.handle_intake(intake);
+        }
     }
 
     /// One device's turn: what it has, up to a bound, joins what waits.
-    fn read_device(&mut self) {
-        let Some((slot, served)) = self.devices.next() else { return };
+    fn read_device(&mut self, now: Instant) {
+        let Some((place, served)) = self.devices.next() else { return };
         let id = served.id;
-        for _ in 0..TURN_PACKETS {
-            match self.backlog.read(id, &served.device) {
+        for read in 0..TURN_PACKETS {
+            // After the first packet, when none was before it: whoever waits for an answer need not wait for the next read.
+            if read == 1 && self.backlog.len() == 1 {
+                self.route_backlog(now);
+            }
+            let Some(device) = self.devices.by_place(place) else { return };
+            match self.backlog.read(now, place, id, device) {
                 Ok(Read::Packet) => {}
                 Ok(Read::Empty) => return,
-                Ok(Read::Full) => break,
+                Ok(Read::Full) => {
+                    // There is room when something has been routed, and that is busy enough.
+                    self.devices.again(place);
+                    return;
+                }
                 Err(Gone) => {
                     self.device_gone(id);
                     return;
                 }
             }
         }
-        self.devices.again(slot);
+        self.busy = true;
+        self.devices.again(place);
     }
 
     /// Routes what waits, up to a burst: nobody who comes then waits for more than that.
     fn route_backlog(&mut self, now: Instant) {
         let mut bytes = 0;
         while bytes < BURST_BYTES && !self.router.is_wire_held() {
-            let Some(len) = self.backlog.route_next(now, &mut self.router, &self.devices) else { break };
+            let Routed::Packet(len) = self.backlog.route_next(now, &mut self.router, &self.devices) else { break };
+            self.busy = true;
             bytes += len.max(BURST_BYTES_PER_PACKET);
             if !self.router.has_room_outbound() {
                 self.drain();

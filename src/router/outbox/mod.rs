@@ -17,7 +17,7 @@ use device::{DeviceArena, Use};
 use wire::WireArena;
 
 /// How long an arena is: four of the largest packets, with what the frames add.
-const ARENA_LEN: usize = 320 * 1024;
+const ARENA_LEN: usize = 192 * 1024;
 /// What one packet may need of an arena: 64 KiB, twice for headers when it is cut small.
 const ROOM_LEN: usize = 128 * 1024;
 const EVENTS_MAX: usize = 64;

@@ -4,6 +4,7 @@ mod changes;
 mod handshakes;
 mod pair;
 mod pitfalls;
+mod pressure;
 mod properties;
 mod spoofing;
 
