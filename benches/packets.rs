@@ -228,10 +228,10 @@ fn route_to_nobody(bencher: Bencher<'_, '_>, containers: u32) {
 #[divan::bench(args = [1, 64])]
 fn fair_queue(bencher: Bencher<'_, '_>, flows: u64) {
     let (mut queue, now, mut flow) = (FairQueue::default(), clock::now(), 0);
-    (0..64).for_each(|i| queue.push(i % flows, 60_000, i));
+    (0..64).for_each(|i| queue.push(now, i % flows, 60_000, i));
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
         flow = (flow + 1) % flows;
-        queue.push(flow, 60_000, flow);
-        black_box(queue.pop(now))
+        queue.push(now, flow, 60_000, flow);
+        black_box(queue.pop(now, |_| true))
     });
 }

@@ -51,7 +51,7 @@ use crate::packet::{Batch, Gather};
 pub use attachment::{AttachError, AttachmentSpec, DeviceKind, Traffic};
 pub use drops::{DropReason, Drops};
 pub use fair::{FairQueue, Popped};
-pub use pressure::Intake;
+pub use pressure::{Intake, Pauses};
 pub use status::{AttachmentStatus, PeerStatus};
 
 use attachment::Attachments;

@@ -40,6 +40,19 @@ pub struct Intake {
     pub queued_bytes: usize,
 }
 
+/// How often other nodes were asked to pause, and how often this one was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pauses {
+    pub asked_for: u64,
+    pub kept: u64,
+}
+
+impl std::fmt::Display for Pauses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} asked for, {} kept", self.asked_for, self.kept)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Pressure {
     /// Who sent how much of what was received last, and a tunnel that leads there.
@@ -48,6 +61,7 @@ pub(super) struct Pressure {
     pace: Option<Duration>,
     /// Who asked for a pause, and until when.
     pauses: Vec<(PeerSlot, Instant)>,
+    count: Pauses,
 }
 
 impl Pressure {
@@ -65,6 +79,7 @@ impl Pressure {
         self.pauses.retain(|(paused, until)| *paused != peer && *until > now);
         if self.pauses.len() < PEERS_MAX {
             self.pauses.push((peer, now + pause.min(PAUSE_MAX)));
+            self.count.kept += 1;
         }
     }
 
@@ -110,6 +125,11 @@ impl Router {
         self.pressure.pauses.iter().map(|(_, until)| *until).min()
     }
 
+    /// How often anybody was asked to pause.
+    pub fn pauses(&self) -> Pauses {
+        self.pressure.count
+    }
+
     fn quench(&mut self, slot: TunnelSlot, pause: Duration) {
         let Some(tunnel) = self.tunnels.get_mut(slot) else { return };
         let Some(endpoint) = self.peers[tunnel.peer].endpoint else { return };
@@ -125,6 +145,7 @@ impl Router {
         if let Ok(Step::Send(len)) = tunnel.noise.seal(&padded, message) {
             header.copy_from_slice(&tunnel.header);
             self.out.commit_wire(endpoint, FRAME_HEADER_LEN + len);
+            self.pressure.count.asked_for += 1;
         }
     }
 }

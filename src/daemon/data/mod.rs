@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use super::quic_socket::{self, QuicSocket};
 use crate::model::{AttachmentId, NodeId, Vni, WgPublicKey, WgSecret};
-use crate::router::{AttachmentStatus, DropReason, PeerStatus};
+use crate::router::{AttachmentStatus, DropReason, Pauses, PeerStatus};
 use crate::sys::udp::{UdpCapabilities, UdpSocket};
 
 pub use handle::{DataError, DataHandle};
@@ -99,6 +99,7 @@ pub struct DataStats {
     pub attachments: BTreeMap<AttachmentId, AttachmentStatus>,
     /// Tunnels, open or opening.
     pub tunnels: usize,
+    pub pauses: Pauses,
     pub devices: DeviceOffloads,
 }
 

@@ -355,6 +355,7 @@ impl DataThread {
             peers: self.router.peers().into_iter().map(|peer| (peer.node, peer)).collect(),
             attachments: self.router.attachments().map(|attachment| (attachment.id, attachment)).collect(),
             tunnels: self.router.tunnel_count(),
+            pauses: self.router.pauses(),
             devices: self.devices.offloads(),
         }
     }

@@ -230,6 +230,8 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
     let mut health = health(node, &membership, &peers);
     let mut data_plane = node.facts.clone();
     data_plane.insert("container devices".to_owned(), stats.devices.to_string());
+    data_plane.insert("tunnels".to_owned(), stats.tunnels.to_string());
+    data_plane.insert("pauses".to_owned(), stats.pauses.to_string());
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));

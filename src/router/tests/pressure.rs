@@ -35,6 +35,8 @@ fn a_node_whose_socket_fills_up_has_its_senders_pause_and_nobody_else() {
     assert!(is_paused(&lab, 0, 1, 2));
     assert!(!is_paused(&lab, 0, 1, 3));
     assert_eq!(lab.hosts[0].router.drops().total(), 0);
+    assert_eq!(lab.hosts[1].router.pauses(), Pauses { asked_for: 1, kept: 0 });
+    assert_eq!(lab.hosts[0].router.pauses(), Pauses { asked_for: 0, kept: 1 });
     // The container hears nothing of it.
     assert!(lab.got(0, 1).is_empty());
 
