@@ -37,6 +37,14 @@ pub fn options(verb: &[String]) -> Result<Vec<String>> {
     Ok(named.map(str::to_owned).collect())
 }
 
+/// The completion script of a shell.
+///
+/// # Errors
+/// If there is no binary, or it makes none for that shell.
+pub fn completion(shell: &str) -> Result<String> {
+    Ok(Output::of(Command::new(peerctl_binary()?).args(["completion", shell]), "")?.ok()?.stdout)
+}
+
 fn help(words: &[String]) -> Result<String> {
     Ok(Output::of(Command::new(peerctl_binary()?).args(words).arg("-h"), "")?.ok()?.stdout)
 }

@@ -54,7 +54,7 @@ fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all
             let (first, last) = (Ipv4Addr::new(10, 240, 0, 1), Ipv4Addr::new(10, 240, 3, 254));
             let in_range =
                 |text: &&String| text.parse::<Ipv4Addr>().is_ok_and(|address| (first..=last).contains(&address));
-            ensure!(different.iter().all(|text| in_range(text)), "an address is no container's: {different:?}");
+            ensure!(different.iter().all(in_range), "an address is no container's: {different:?}");
         }
         for (host, name) in [(&a, "one-too-many-a"), (&b, "one-too-many-b")] {
             Command::new("ip").args(["netns", "add", name]).status()?;

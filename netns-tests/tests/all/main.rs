@@ -3,6 +3,7 @@
 mod bad_input;
 mod capacity;
 mod crash;
+mod dns_hostile;
 mod dns_protocol;
 mod forwarding;
 mod hostile;
@@ -17,4 +18,5 @@ mod rig;
 mod run;
 mod spoofing;
 mod stop;
+mod verbs;
 mod visibility;
