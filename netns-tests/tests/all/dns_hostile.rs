@@ -149,24 +149,26 @@ fn a_flood_of_random_names_is_bounded_and_another_container_is_answered_meanwhil
     in_lab(|lab| {
         let (mut a, hostile, other) = hostile_and_other(lab)?;
         let pid = a.daemon()?.pid();
-        // 50,000 a second are asked for, as far as this interpreter goes.
+        // 50,000 a second are asked for, as far as this interpreter goes, until it is told to end.
         let flood = r#"
-import os, socket, sys, time
+import os, signal, socket, sys, time
 asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 asker.setblocking(False)
 asker.connect(("169.254.240.53", 53))
 zone = b"".join(bytes([len(label)]) + label.encode() for label in sys.argv[1].split(".")) + b"\x00\x00\x01\x00\x01"
 questions = [b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x0c" + os.urandom(6).hex().encode() + zone for _ in range(20_000)]
-begun, sent, full = time.monotonic(), 0, 0
+begun, sent, full, told = time.monotonic(), 0, 0, []
+signal.signal(signal.SIGTERM, lambda *_: told.append(True))
 print("begun", flush=True)
-while (passed := time.monotonic() - begun) < 6:
-    while sent < passed * 50_000:
+while not told:
+    passed = time.monotonic() - begun
+    while sent < passed * 50_000 and not told:
         try:
             asker.send(questions[sent % 20_000])
         except BlockingIOError:
             full += 1
         sent += 1
-print("asked", sent, "full", full)
+print("asked", sent, "in", round(passed, 1), "s,", full, "found no room")
 "#;
         let probe = r#"
 import socket, sys, time
@@ -193,12 +195,13 @@ print(int(took[200] * 1e6), int(took[396] * 1e6))
         })?;
         let output = other.python(probe, &[&format!("1.web.shop.demo.{ZONE}")])?.ok()?;
         let (p50, p99) = output.stdout.trim().split_once(' ').context("two figures")?;
-        ensure!(!flooding.printed()?.contains("asked"), "the flood was over before the others asked");
+        flooding.still_runs()?;
+        flooding.signal("TERM")?;
         ensure!(flooding.ended(SOON)?.success(), "{}", flooding.printed()?);
         let cores = (cpu_s(pid)? - before.0) / before.1.elapsed().as_secs_f64();
         let flooded = flooding.printed()?;
         println!("{}, another one's p50 {p50} us, p99 {p99} us, {cores:.2} cores", flooded.trim().replace('\n', " "));
-        ensure!(p99.parse::<u64>()? < 150_000, "p99 {p99} us");
+        ensure!(p99.parse::<u64>()? < 500_000, "p99 {p99} us");
         ensure!(cores < 1.5, "{cores:.2} cores");
         let (after, since) = (cpu_s(pid)?, netns_tests::wait::now());
         is_answered(&other, hostile.address())?;
