@@ -26,6 +26,11 @@ bench *args:
     sudo tests/bench/node same
     sudo tests/bench/node growth
 
+# The resolver beside dnsmasq and unbound, and what a container costs; needs root, dnsperf and a quiet machine
+bench-names *args:
+    cargo build --release -p peerd -p peerctl --bins --example crowd
+    sudo tests/bench/dns {{ args }}
+
 fmt:
     cargo fmt --all
 

@@ -117,7 +117,9 @@ impl Resolver {
                     (Reply::missing(zone.map(|zone| zone.negative_soa(network))), Outcome::Answered)
                 }
                 Meaning::Existing(zone, existing) => {
-                    let answers = self.records(network, caller, &existing, zone, question.query_type());
+                    let count_max = reply::addresses_max(&request, transport);
+                    let asked = question.query_type();
+                    let answers = self.records(network, caller, &existing, zone, asked, count_max);
                     let soa = answers.is_empty().then(|| zone.negative_soa(network));
                     (Reply::existing(answers, soa), Outcome::Answered)
                 }
@@ -132,7 +134,7 @@ impl Resolver {
         self.rotation.forget(attachment);
     }
 
-    /// The records of one type that an existing name owns.
+    /// The records of one type that an existing name owns; of addresses `count_max` at most.
     fn records(
         &mut self,
         network: &Network,
@@ -140,6 +142,7 @@ impl Resolver {
         existing: &Existing<'_>,
         zone: names::Zone,
         asked: RecordType,
+        count_max: usize,
     ) -> Vec<Rdata> {
         match (existing, asked) {
             (Existing::Apex, RecordType::SOA) => vec![zone.soa(network)],
@@ -153,7 +156,7 @@ impl Resolver {
                     let by = turn as usize % ready.len();
                     ready.rotate_left(by);
                 }
-                ready.into_iter().map(reply::address).collect()
+                ready.into_iter().take(count_max).map(reply::address).collect()
             }
             (Existing::Type(app, kind), RecordType::ANY) if ready(network, app, kind).next().is_some() => {
                 vec![reply::any()]

@@ -114,11 +114,10 @@ fn private<'n>(network: &'n Network, below: &[&str]) -> Option<Existing<'n>> {
     }
     match *below {
         [] => Some(Existing::Ancestor),
-        [app] => network.apps().find(|declared| declared.as_str() == app).map(|app| Existing::Type(app, DEFAULT_KIND)),
+        [app] => network.app(app).map(|app| Existing::Type(app, DEFAULT_KIND)),
         [kind, app] => {
-            let kind = network.kinds(app).find(|declared| declared.as_str() == kind && !declared.is_number())?;
-            let app = network.apps().find(|declared| declared.as_str() == app)?;
-            Some(Existing::Type(app, kind.as_str()))
+            let kind = network.kind(app, kind).filter(|kind| !kind.is_number())?;
+            Some(Existing::Type(network.app(app)?, kind.as_str()))
         }
         [number, kind, app] => network.container_numbered(app, kind, decimal(number)?).map(Existing::Container),
         _ => None,
@@ -162,20 +161,13 @@ impl Zone {
     /// Formed like those of other zones that a resolver answers for by itself (RFC 6303 §3).
     pub(super) fn soa(self, network: &Network) -> Rdata {
         let nobody = Name::from_ascii("nobody.invalid.").expect("nobody.invalid is a name");
-        Rdata(RData::SOA(SOA::new(self.name(), nobody, serial(network), 3600, 1200, 604_800, NEGATIVE_TTL)))
+        // It changes with what the network's names say, and with nothing of another network. Nobody transfers the zone,
+        // so it need not count upwards.
+        let serial = network.edition().wrapping_add(1);
+        Rdata(RData::SOA(SOA::new(self.name(), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL)))
     }
 
     pub(super) fn ns(self) -> Rdata {
         Rdata(RData::NS(NS(self.name())))
     }
-}
-
-/// Changes with what the network's names say, and is the same on every node that sees the same. Nothing of another
-/// network goes into it, and nobody transfers the zone, so it need not count upwards.
-fn serial(network: &Network) -> u32 {
-    network.containers().fold(1, |sum, container| {
-        let id = u64::from_be_bytes(container.id.0);
-        let folded = (id ^ id >> 32) as u32;
-        sum.wrapping_add(folded.rotate_left(container.state as u32))
-    })
 }

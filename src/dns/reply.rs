@@ -17,6 +17,8 @@ pub(super) const TTL: u32 = 30;
 pub(super) const EDNS_PAYLOAD_MAX: u16 = 1232;
 /// The most without EDNS (RFC 1035 §2.3.4).
 const PLAIN_PAYLOAD_MAX: u16 = 512;
+/// An address record behind a pointer to its name.
+const ADDRESS_RECORD_LEN: usize = 16;
 /// An OPT record without options.
 pub(super) const OPT_LEN: u16 = 11;
 /// A compression pointer to the name behind the header, the question's (RFC 1035 §4.1.4).
@@ -46,6 +48,11 @@ pub(super) fn payload_max(request: &Request, transport: Transport) -> u16 {
         (Transport::Udp, None) => PLAIN_PAYLOAD_MAX,
         (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD_MAX, EDNS_PAYLOAD_MAX),
     }
+}
+
+/// More addresses than an answer to `request` holds: what is beyond need not be made to be cut off.
+pub(super) fn addresses_max(request: &Request, transport: Transport) -> usize {
+    usize::from(payload_max(request, transport)) / ADDRESS_RECORD_LEN
 }
 
 /// An answer before it is bytes.

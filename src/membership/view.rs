@@ -59,6 +59,7 @@ pub struct Network {
     containers: BTreeMap<Ipv4Addr, Arc<Container>>,
     by_key: HashMap<WgPublicKey, Ipv4Addr>,
     by_app: BTreeMap<Label, BTreeMap<Label, BTreeMap<u32, Ipv4Addr>>>,
+    edition: u32,
 }
 
 /// Whether a container is to be found.
@@ -90,6 +91,16 @@ pub struct Container {
     pub state: State,
     /// Set at attach and kept: of two containers with one number the lower (rev, node) holds it.
     pub rev: Rev,
+}
+
+impl Container {
+    /// What it adds to its network's edition.
+    fn edition(&self) -> u32 {
+        // 2^64 divided by the golden ratio: ids that are alike, and the two states of one, lie far apart.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let id = u64::from_be_bytes(self.id.0);
+        (id.wrapping_add(self.state as u64).wrapping_mul(SPREAD) >> 32) as u32
+    }
 }
 
 impl Membership {
@@ -197,6 +208,7 @@ impl Network {
             containers: BTreeMap::new(),
             by_key: HashMap::new(),
             by_app: BTreeMap::new(),
+            edition: 0,
         }
     }
 
@@ -215,12 +227,14 @@ impl Network {
             numbers.insert(container.number, address);
         }
         self.by_key.insert(container.public_key, address);
+        self.edition = self.edition.wrapping_add(container.edition());
         self.containers.insert(address, container);
     }
 
     /// Takes the container at `address` out.
     pub fn remove_container(&mut self, address: Ipv4Addr) -> Option<Arc<Container>> {
         let old = self.containers.remove(&address)?;
+        self.edition = self.edition.wrapping_sub(old.edition());
         if self.by_key.get(&old.public_key) == Some(&address) {
             self.by_key.remove(&old.public_key);
         }
@@ -262,6 +276,22 @@ impl Network {
     /// The container that answers to `number` of an application's type.
     pub fn container_numbered(&self, app: &str, kind: &str, number: u32) -> Option<&Arc<Container>> {
         self.containers.get(self.by_app.get(app)?.get(kind)?.get(&number)?)
+    }
+
+    /// A number that changes when a container comes, goes or begins to drain, and is the same wherever the same ones are
+    /// seen. It need not count upwards.
+    pub fn edition(&self) -> u32 {
+        self.edition
+    }
+
+    /// The application of this name, if it has a container here.
+    pub fn app(&self, text: &str) -> Option<&Label> {
+        self.by_app.get_key_value(text).map(|(app, _)| app)
+    }
+
+    /// The type of this name, if the application has a container of it here.
+    pub fn kind(&self, app: &str, text: &str) -> Option<&Label> {
+        self.by_app.get(app)?.get_key_value(text).map(|(kind, _)| kind)
     }
 
     /// The applications that have a container here.
@@ -325,6 +355,28 @@ mod tests {
             network.remove_container(both[1].address);
             assert_eq!(network.container_numbered("shop", "web", 1), Some(&both[0]));
         }
+    }
+
+    #[test]
+    fn the_edition_follows_the_containers_and_not_their_order() {
+        let (mut one, mut other) = (network(), network());
+        let empty = one.edition();
+        let [a, b] = [container(1, 1, 1), container(2, 2, 2)];
+        let draining = Arc::new(Container { state: State::Draining, ..(*b).clone() });
+        for container in [&a, &b] {
+            one.insert_container(container.clone());
+        }
+        for container in [&draining, &a, &b] {
+            other.insert_container(container.clone());
+        }
+        let both = one.edition();
+        assert_eq!(both, other.edition());
+        one.insert_container(draining);
+        assert!(one.edition() != both && both != empty);
+        one.remove_container(b.address);
+        assert!(one.edition() != both);
+        one.remove_container(a.address);
+        assert_eq!(one.edition(), empty);
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub struct Stack {
     sockets: SocketSet<'static>,
     slots: Vec<Slot>,
     next_id: u64,
+    displaced: u64,
 }
 
 impl Stack {
@@ -81,7 +82,8 @@ impl Stack {
             // The list is empty and has room for more than one.
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(config.address), 32));
         });
-        Self { config, epoch: now, interface, queues, sockets: SocketSet::new(vec![]), slots: Vec::new(), next_id: 0 }
+        let sockets = SocketSet::new(vec![]);
+        Self { config, epoch: now, interface, queues, sockets, slots: Vec::new(), next_id: 0, displaced: 0 }
     }
 
     /// An IPv4 packet came in. Anything that is not a whole TCP segment for this stack's port is left alone.
@@ -140,6 +142,11 @@ impl Stack {
         self.slots.len()
     }
 
+    /// How many streams were ended, or refused, for want of room since this was asked last.
+    pub fn take_displaced(&mut self) -> u64 {
+        std::mem::take(&mut self.displaced)
+    }
+
     /// A stream; `None` once it is over.
     pub fn stream(&mut self, id: StreamId) -> Option<Stream<'_>> {
         let slot = self.slots.iter().find(|slot| slot.id == id)?;
@@ -154,6 +161,7 @@ impl Stack {
     /// Makes room for a stream from `remote`; without room its first segment is answered with a reset.
     fn listen(&mut self, now: Instant, remote: SocketAddrV4, may_begin: bool) {
         if !may_begin || self.slots.len() >= self.config.streams_max {
+            self.displaced += 1;
             let Some(idle) = (0..self.slots.len()).min_by_key(|at| self.slots[*at].progress) else { return };
             let slot = self.slots.remove(idle);
             self.sockets.remove(slot.handle);

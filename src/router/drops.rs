@@ -87,6 +87,13 @@ drop_reasons! {
     SpoofedInnerSource: "spoofed-inner-source" = "a peer sent from an address that is not its container's";
     ForeignInnerDestination: "foreign-inner-destination" = "a peer sent to an address that is not this container's";
     TunnelPanicked: "tunnel-panicked" = "a tunnel failed inside and was closed; please report it";
+    // At the resolver.
+    NotAQuery: "not-a-query" =
+        "something other than a DNS query came to the resolver: less than a header, or a response";
+    QuestionRefused: "question-refused" =
+        "a container asked for more names outside, at once or in a second, than one may; it got REFUSED or SERVFAIL";
+    TooManyStreams: "too-many-streams" =
+        "a container opened a DNS stream beyond what it may have: its longest idle one was ended, or the new one refused";
     // Within the node.
     OutboxFull: "outbox-full" = "one packet made more output than a turn can hold";
     DeviceBusy: "device-busy" = "a container's interface did not take a packet: it is down, or its queue is full";

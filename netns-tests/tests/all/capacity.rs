@@ -1,6 +1,7 @@
 //! A full network: 1022 containers on two nodes, and what the next one gets.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -50,6 +51,10 @@ fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all
             let all = until("all containers", SOON, || Ok(Some(addresses(host)?).filter(|all| all.len() == TOTAL)))?;
             let different: BTreeSet<_> = all.iter().collect();
             ensure!(different.len() == TOTAL, "an address is held twice");
+            let (first, last) = (Ipv4Addr::new(10, 240, 0, 1), Ipv4Addr::new(10, 240, 3, 254));
+            let in_range =
+                |text: &&String| text.parse::<Ipv4Addr>().is_ok_and(|address| (first..=last).contains(&address));
+            ensure!(different.iter().all(in_range), "an address is no container's: {different:?}");
         }
         for (host, name) in [(&a, "one-too-many-a"), (&b, "one-too-many-b")] {
             Command::new("ip").args(["netns", "add", name]).status()?;

@@ -1,11 +1,7 @@
-//! The protocol of the resolver, spoken by real clients: dig, Python's sockets, the C libraries' getaddrinfo.
+//! The protocol of the resolver, spoken by real clients: dig and Python's sockets.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
-use netns_tests::wait::{SOON, until_true};
-use netns_tests::{Container, in_lab};
+use anyhow::{Result, ensure};
+use netns_tests::{Lookup, in_lab};
 
 const ZONE: &str = "private-network.internal";
 
@@ -19,44 +15,6 @@ if len(sys.argv) > 2:
 while data := stream.recv(65536):
     print(data.hex(), end="", flush=True)
 "#;
-
-/// Prints the addresses that getaddrinfo gives for a name, in their order.
-const LOOKUP: &str = r#"
-#include <netdb.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <arpa/inet.h>
-int main(int argc, char **argv) {
-    struct addrinfo hints, *found, *at;
-    char text[64];
-    memset(&hints, 0, sizeof hints);
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    int code = getaddrinfo(argv[1], NULL, &hints, &found);
-    if (code) { puts(gai_strerror(code)); return 1; }
-    for (at = found; at; at = at->ai_next) {
-        void *address = at->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)at->ai_addr)->sin_addr
-                                                 : (void *)&((struct sockaddr_in6 *)at->ai_addr)->sin6_addr;
-        puts(inet_ntop(at->ai_family, address, text, sizeof text));
-    }
-    return argc == 0;
-}
-"#;
-
-/// Builds the lookup program with one of the C compilers.
-fn lookup_program(compiler: &str) -> Result<PathBuf> {
-    let (source, program) = (Path::new("/run/lab/lookup.c"), PathBuf::from(format!("/run/lab/lookup-{compiler}")));
-    std::fs::write(source, LOOKUP)?;
-    let built = Command::new(compiler).arg("-o").args([&program, source]).output()?;
-    ensure!(built.status.success(), "{compiler}: {}", String::from_utf8_lossy(&built.stderr));
-    Ok(program)
-}
-
-fn looked_up(container: &Container, program: &Path, name: &str) -> Result<Vec<String>> {
-    let output = container.exec(&[program.to_str().context("a path of ours is text")?, name])?.ok()?;
-    Ok(output.stdout.lines().map(str::to_owned).collect())
-}
 
 /// A query as hex, behind its length.
 fn framed(name: &str, asked: u8) -> String {
@@ -97,105 +55,6 @@ fn dns_over_tcp_answers_pipelined_questions_in_one_stream_and_ends_it_when_idle(
 }
 
 #[test]
-fn five_thousand_idle_streams_of_one_container_are_bounded_and_harm_nobody() {
-    in_lab(|lab| {
-        let [mut a] = lab.cluster(["a"])?;
-        a.network("demo", &[])?;
-        let web = a.container("web-1", "demo", "shop", &[])?;
-        let other = a.container("web-2", "demo", "shop", &[])?;
-        let pid = a.daemon()?.pid();
-        let before = resident_kib(pid)?;
-        let hold = r#"
-import resource, socket, time
-resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
-held = []
-for _ in range(5000):
-    stream = socket.socket()
-    stream.settimeout(5)
-    stream.connect(("169.254.240.53", 53))
-    held.append(stream)
-print("held", len(held), flush=True)
-time.sleep(60)
-"#;
-        let mut holding = web.start(&["python3", "-c", hold])?;
-        until_true("the streams", SOON, || {
-            holding.still_runs()?;
-            Ok(holding.printed()?.contains("held 5000"))
-        })?;
-        let grown = resident_kib(pid)?.saturating_sub(before);
-        println!("5,000 streams held: the daemon grew by {grown} KiB");
-        ensure!(grown < 16 * 1024, "{grown} KiB");
-        for container in [&other, &web] {
-            let short = container.exec(&["dig", "+tcp", "+short", "+tries=1", &format!("1.web.shop.demo.{ZONE}")])?;
-            ensure!(short.ok()?.stdout.trim_end() == web.address(), "by TCP from {}", container.name());
-        }
-        Ok(())
-    });
-}
-
-fn resident_kib(pid: u32) -> Result<u64> {
-    // The daemon is the child of the nsenter that was started, or took its place.
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-#[test]
-fn e9_d5_both_c_libraries_find_names_by_the_one_nameserver_line_and_go_round() {
-    in_lab(|lab| {
-        let [a] = lab.cluster(["a"])?;
-        a.network("demo", &[])?;
-        // None of the containers of the name: one that is prefers itself, by the same rule.
-        let asker = a.container("client", "demo", "shop", &["--type", "client"])?;
-        for number in 1..=4 {
-            a.container(&format!("web-{number}"), "demo", "shop", &[])?;
-        }
-        let name = format!("shop.demo.{ZONE}");
-        for compiler in ["gcc", "musl-gcc"] {
-            let program = lookup_program(compiler)?;
-            let firsts =
-                (0..8).map(|_| Ok(looked_up(&asker, &program, &name)?[0].clone())).collect::<Result<Vec<_>>>()?;
-            let different: std::collections::BTreeSet<_> = firsts.iter().collect();
-            ensure!(different.len() == 4, "{compiler} does not go round: {firsts:?}");
-            let one = looked_up(&asker, &program, &format!("2.web.shop.demo.{ZONE}"))?;
-            ensure!(one.len() == 1, "{compiler}: an AAAA that is not there spoils nothing: {one:?}");
-            // The search list is there, and leads nowhere near the raw names.
-            let bare = asker.exec(&[program.to_str().context("a path of ours is text")?, "web"])?;
-            ensure!(bare.code == 1, "{compiler}: {bare}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn n4_with_a_22_prefix_on_the_interface_the_round_robin_of_glibc_is_defeated() {
-    in_lab(|lab| {
-        let [a] = lab.cluster(["a"])?;
-        a.network("demo", &[])?;
-        // None of the containers of the name: one that is prefers itself, by the same rule.
-        let asker = a.container("client", "demo", "shop", &["--type", "client"])?;
-        for number in 1..=4 {
-            a.container(&format!("web-{number}"), "demo", "shop", &[])?;
-        }
-        // glibc looks at prefixes at all only where there is an IPv6 address, as on most containers' other interface.
-        asker.exec(&["ip", "address", "add", "fd00::1/64", "dev", "lo"])?.ok()?;
-        let program = lookup_program("gcc")?;
-        let name = format!("shop.demo.{ZONE}");
-        let different = || -> Result<usize> {
-            let firsts =
-                (0..8).map(|_| Ok(looked_up(&asker, &program, &name)?[0].clone())).collect::<Result<Vec<_>>>()?;
-            Ok(firsts.iter().collect::<std::collections::BTreeSet<_>>().len())
-        };
-        ensure!(different()? == 4, "with /32 all have their turn");
-        asker.exec(&["ip", "address", "add", &format!("{}/22", asker.address()), "dev", "peerd0"])?.ok()?;
-        asker.exec(&["ip", "address", "del", &format!("{}/32", asker.address()), "dev", "peerd0"])?.ok()?;
-        asker.exec(&["ip", "route", "replace", "169.254.240.0/20", "dev", "peerd0", "src", asker.address()])?.ok()?;
-        ensure!(different()? < 4, "the reason for /32 has gone: look at docs/dns.md");
-        Ok(())
-    });
-}
-
-#[test]
 fn e4_the_caller_is_its_interface_and_not_its_source_address() {
     in_lab(|lab| {
         let [a] = lab.cluster(["a"])?;
@@ -204,8 +63,13 @@ fn e4_the_caller_is_its_interface_and_not_its_source_address() {
         let red = a.container("red-1", "red", "shop", &[])?;
         let blue = a.container("blue-1", "blue", "shop", &[])?;
         ensure!(red.address() == blue.address(), "both are the first of their network");
-        ensure!(red.dig(&format!("1.web.shop.red.{ZONE}"), "A")? == [red.address()]);
-        ensure!(blue.dig_status(&format!("1.web.shop.red.{ZONE}"), "A")?.0 == "NXDOMAIN");
+        let name = format!("1.web.shop.red.{ZONE}");
+        ensure!(red.dig(&name, "A")? == [red.address()]);
+        ensure!(blue.dig_status(&name, "A")?.0 == "NXDOMAIN");
+        for library in Lookup::both()? {
+            ensure!(library.ask(&red, &name)? == [red.address()], "{}", library.library());
+            ensure!(library.ask(&blue, &name)?.is_empty(), "{}", library.library());
+        }
         Ok(())
     });
 }

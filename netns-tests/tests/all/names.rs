@@ -1,8 +1,8 @@
-//! The names of FEATURES D1 to D8, asked from inside of containers.
+//! The names of FEATURES D1 to D8, asked from inside of containers by dig and by the C libraries.
 
 use anyhow::ensure;
 use netns_tests::wait::{SOON, until_true};
-use netns_tests::{Container, in_lab};
+use netns_tests::{Container, Lookup, in_lab};
 
 const ZONE: &str = "private-network.internal";
 
@@ -25,15 +25,30 @@ fn d1_d2_d3_d4_names_lead_to_the_containers_that_they_say() {
             }
         }
         let webs = sorted(vec![web_1.address().to_owned(), web_2.address().to_owned()]);
+        let workers = vec![worker.address().to_owned()];
+        let second = vec![web_2.address().to_owned()];
+        let said = [
+            ("D1", "shop", &webs),
+            ("D2", "web.shop", &webs),
+            ("D2", "worker.shop", &workers),
+            ("D3", "2.web.shop", &second),
+            ("D3, no leading zero", "02.web.shop", &vec![]),
+            ("D3, nobody's number", "3.web.shop", &vec![]),
+            ("D4", "1.shop", &vec![]),
+        ];
+        let libraries = Lookup::both()?;
         for asker in [&web_1, &web_2, &worker] {
             for network in [id.as_str(), "demo"] {
-                let dig = |below: &str| asker.dig(&format!("{below}.{network}.{ZONE}"), "A");
-                ensure!(sorted(dig("shop")?) == webs, "D1");
-                ensure!(sorted(dig("web.shop")?) == webs, "D2");
-                ensure!(dig("worker.shop")? == [worker.address()], "D2");
-                ensure!(dig("2.web.shop")? == [web_2.address()], "D3");
-                let none = asker.dig_status(&format!("1.shop.{network}.{ZONE}"), "A")?;
-                ensure!(none == ("NXDOMAIN".to_owned(), vec![]), "D4: {none:?}");
+                for (row, below, due) in &said {
+                    let name = format!("{below}.{network}.{ZONE}");
+                    let (status, _) = asker.dig_status(&name, "A")?;
+                    ensure!(status == if due.is_empty() { "NXDOMAIN" } else { "NOERROR" }, "{row}: {name} is {status}");
+                    ensure!(sorted(asker.dig(&name, "A")?) == **due, "{row}: {name} by dig");
+                    for library in &libraries {
+                        let found = sorted(library.ask(asker, &name)?);
+                        ensure!(found == **due, "{row}: {name} by {}: {found:?}", library.library());
+                    }
+                }
             }
         }
         ensure!(web_1.hostname() == format!("1.web.shop.{id}.{ZONE}"), "the 5-part name");
@@ -46,15 +61,27 @@ fn d5_d6_answers_rotate_and_live_30_seconds() {
     in_lab(|lab| {
         let [a] = lab.cluster(["a"])?;
         a.network("demo", &[])?;
-        let asker = a.container("web-1", "demo", "shop", &[])?;
-        a.container("web-2", "demo", "shop", &[])?;
+        // Whatever their versions: the client decides.
+        let asker = a.container("web-1", "demo", "shop", &["--version", "v1"])?;
+        a.container("web-2", "demo", "shop", &["--version", "v2"])?;
         let name = format!("shop.demo.{ZONE}");
         let first = |asker: &Container| Ok::<_, anyhow::Error>(asker.dig(&name, "A")?[0].clone());
         let seen = [first(&asker)?, first(&asker)?, first(&asker)?];
         ensure!(seen[0] != seen[1] && seen[0] == seen[2], "{seen:?}");
         let (_, records) = asker.dig_status(&name, "A")?;
-        let lives_30_s = |record: &String| record.split_whitespace().skip(1).take(3).eq(["30", "IN", "A"]);
+        let lives_30_s = |record: &String| record.split_whitespace().skip(1).take(2).eq(["30", "IN"]);
         ensure!(records.len() == 2 && records.iter().all(lives_30_s), "{records:?}");
+        let reverse: Vec<_> = asker.address().rsplit('.').collect();
+        for (name, asked) in [
+            (format!("2.web.shop.demo.{ZONE}"), "A"),
+            (format!("{}.in-addr.arpa", reverse.join(".")), "PTR"),
+            (name, "ANY"),
+            (ZONE.to_owned(), "SOA"),
+            (ZONE.to_owned(), "NS"),
+        ] {
+            let (_, records) = asker.dig_status(&name, asked)?;
+            ensure!(records.len() == 1 && records.iter().all(lives_30_s), "{name} {asked}: {records:?}");
+        }
         Ok(())
     });
 }
@@ -69,6 +96,7 @@ fn d8_listed_names_resolve_and_go_with_their_container() {
         let listed = a.json(&["domain-names", "--app", "shop"])?;
         let names: Vec<_> = listed["names"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
         ensure!(names.len() == 5, "{names:?}");
+        ensure!(listed == a.json(&["private-networks-domain-names", "--app", "shop"])?, "the document's own verb");
         for name in &names {
             ensure!(asker.dig(name, "A")?.len() == 1, "{name}");
         }
@@ -94,14 +122,16 @@ fn what_is_not_there_is_said_as_dns_says_it() {
 }
 
 #[test]
-fn the_hosts_own_resolv_conf_is_never_touched_and_ours_goes_with_the_container() {
+fn e9_the_hosts_own_resolv_conf_is_never_touched_and_ours_goes_with_the_container() {
     in_lab(|lab| {
         let before = std::fs::read_to_string("/etc/resolv.conf")?;
         let [a] = lab.cluster(["a"])?;
         a.network("demo", &[])?;
         let web = a.container("web-1", "demo", "shop", &[])?;
         let ours = std::fs::read_to_string("/etc/netns/web-1/resolv.conf")?;
-        ensure!(ours.contains("nameserver 169.254.240.53") && ours.contains("ndots:1"), "{ours}");
+        let said: Vec<_> = ours.lines().filter(|line| !line.starts_with('#')).collect();
+        let due = ["nameserver 169.254.240.53", "search svc.private-network.internal", "options ndots:1 edns0"];
+        ensure!(said == due, "{ours}");
         a.peerctl(&["detach", web.id()])?.ok()?;
         ensure!(!std::path::Path::new("/etc/netns/web-1/resolv.conf").exists(), "ours stayed");
         ensure!(std::fs::read_to_string("/etc/resolv.conf")? == before, "the host's own changed");

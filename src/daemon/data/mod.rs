@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use super::quic_socket::{self, QuicSocket};
 use crate::model::{AttachmentId, NodeId, Vni, WgPublicKey, WgSecret};
-use crate::router::{AttachmentStatus, DropReason, Pauses, PeerStatus};
+use crate::router::{AttachmentStatus, DropReason, Drops, Pauses, PeerStatus};
 use crate::sys::udp::{UdpCapabilities, UdpSocket};
 
 pub use handle::{DataError, DataHandle};
@@ -47,6 +47,8 @@ pub trait Resolver: Send {
     fn next_timeout(&self) -> Option<Instant>;
     /// An attachment is gone.
     fn forget(&mut self, attachment: AttachmentId);
+    /// What was dropped or refused there, by reason.
+    fn drops(&self) -> Drops;
 }
 
 /// What the data plane starts with.

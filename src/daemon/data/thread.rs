@@ -1,6 +1,5 @@
 //! The data thread's loop: wait, receive, read, route, send, write; every source has its turn.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -350,8 +349,9 @@ impl DataThread {
     }
 
     fn stats(&self) -> DataStats {
+        let resolver = self.resolver.drops();
         DataStats {
-            drops: self.router.drops().iter().collect::<BTreeMap<_, _>>(),
+            drops: self.router.drops().iter().map(|(reason, n)| (reason, n + resolver.of(reason))).collect(),
             peers: self.router.peers().into_iter().map(|peer| (peer.node, peer)).collect(),
             attachments: self.router.attachments().map(|attachment| (attachment.id, attachment)).collect(),
             tunnels: self.router.tunnel_count(),

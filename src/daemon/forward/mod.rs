@@ -96,19 +96,19 @@ impl<W: Fn()> Forwarder<W> {
     async fn take(&mut self, question: Question) {
         let transport = question.place.transport();
         let Some(foreign) = Foreign::decode(&question.query, transport) else {
-            return self.say(question, Vec::new()).await;
+            return self.say(question, Vec::new(), false).await;
         };
         let now = clock::now();
         let key = (question.network.clone(), foreign.key());
         if let Some((found, age_s)) = self.cache.find(&key.0, &key.1, now) {
             let message = foreign.reply(&found, age_s);
-            return self.say(question, message).await;
+            return self.say(question, message, false).await;
         }
         let allowed = self.allow(question.attachment, now);
         let room = self.under_way.len() < UNDER_WAY_MAX || self.under_way.contains_key(&key);
         if !allowed || !room {
             let message = foreign.failure();
-            return self.say(question, message).await;
+            return self.say(question, message, true).await;
         }
         let Some(waiting) = self.under_way.get_mut(&key) else {
             let upstreams = self.upstreams.clone();
@@ -147,14 +147,14 @@ impl<W: Fn()> Forwarder<W> {
                 Some(found) => foreign.reply(found, 0),
                 None => foreign.failure(),
             };
-            self.say(question, message).await;
+            self.say(question, message, false).await;
         }
     }
 
-    async fn say(&self, question: Question, message: Vec<u8>) {
+    async fn say(&self, question: Question, message: Vec<u8>, refused: bool) {
         let Question { attachment, place, .. } = question;
         // The resolver takes answers as fast as it is woken; gone, it needs none.
-        if self.outside.answers.send(Answer { attachment, place, message }).await.is_ok() {
+        if self.outside.answers.send(Answer { attachment, place, message, refused }).await.is_ok() {
             (self.wake)();
         }
     }

@@ -23,6 +23,7 @@ use crate::membership::Membership;
 use crate::model::{AttachmentId, NetworkId};
 use crate::netstack::StreamId;
 use crate::packet::{Ipv4View, UDP_HEADERS_LEN, UdpView, write_udp};
+use crate::router::{DropReason, Drops};
 use crate::sys::clock;
 
 pub use allowance::Allowance;
@@ -68,6 +69,8 @@ pub struct Answer {
     pub place: Place,
     /// Empty if there is nothing to say.
     pub message: Vec<u8>,
+    /// Whether nobody was asked, because there is a bound to how much is.
+    pub refused: bool,
 }
 
 /// The other ends of the channels.
@@ -90,6 +93,7 @@ struct Desk {
     callers: Callers,
     outside: mpsc::Sender<Question>,
     allowances: BTreeMap<AttachmentId, Allowance>,
+    drops: Drops,
 }
 
 /// What became of a message.
@@ -104,7 +108,8 @@ enum Reply {
 pub fn new(membership: watch::Receiver<Arc<Membership>>, callers: Callers, seed: u64) -> (Resolver, Outside) {
     let (outside, questions) = mpsc::channel(CHANNEL_LEN);
     let (sender, answers) = mpsc::channel(CHANNEL_LEN);
-    let desk = Desk { dns: dns::Resolver::new(), membership, callers, outside, allowances: BTreeMap::new() };
+    let (dns, drops) = (dns::Resolver::new(), Drops::default());
+    let desk = Desk { dns, membership, callers, outside, allowances: BTreeMap::new(), drops };
     let resolver = Resolver { desk, streams: Streams::new(seed), answers };
     (resolver, Outside { questions, answers: sender })
 }
@@ -112,25 +117,31 @@ pub fn new(membership: watch::Receiver<Arc<Membership>>, callers: Callers, seed:
 impl Desk {
     fn answer(&mut self, now: Instant, from: AttachmentId, query: &[u8], place: Place, out: &mut Vec<u8>) -> Reply {
         let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(caller) = callers.get(&from) else { return Reply::Never };
+        let Some(caller) = callers.get(&from) else {
+            self.drops.count(DropReason::UnknownAttachment);
+            return Reply::Never;
+        };
         match self.dns.answer(&self.membership.borrow(), caller, query, place.transport(), out) {
             Outcome::Answered => Reply::Now,
-            Outcome::Dropped(_) => Reply::Never,
+            Outcome::Dropped(_) => {
+                self.drops.count(DropReason::NotAQuery);
+                Reply::Never
+            }
             Outcome::Forward => {
                 let allowance = self
                     .allowances
                     .entry(from)
                     .or_insert_with(|| Allowance::new(now, OUTSIDE_PER_SECOND, OUTSIDE_COUNT_MAX));
-                if !allowance.begin(now) {
-                    return Reply::Now;
-                }
-                let network = caller.network.clone();
-                let question = Question { attachment: from, network, place, query: query.to_vec() };
-                if self.outside.try_send(question).is_err() {
+                if allowance.begin(now) {
+                    let network = caller.network.clone();
+                    let question = Question { attachment: from, network, place, query: query.to_vec() };
+                    if self.outside.try_send(question).is_ok() {
+                        return Reply::Later;
+                    }
                     allowance.end();
-                    return Reply::Now;
                 }
-                Reply::Later
+                self.drops.count(DropReason::QuestionRefused);
+                Reply::Now
             }
         }
     }
@@ -157,8 +168,9 @@ impl data::Resolver for Resolver {
     }
 
     fn handle_wake(&mut self, replies: &mut data::Replies) {
-        while let Ok(Answer { attachment, place, message }) = self.answers.try_recv() {
+        while let Ok(Answer { attachment, place, message, refused }) = self.answers.try_recv() {
             self.desk.answered(attachment);
+            self.desk.drops.add(DropReason::QuestionRefused, refused.into());
             match place {
                 Place::Datagram { .. } if message.is_empty() => {}
                 Place::Datagram { container, resolver } => {
@@ -183,6 +195,10 @@ impl data::Resolver for Resolver {
         self.desk.dns.forget(attachment);
         self.desk.allowances.remove(&attachment);
         self.streams.forget(attachment);
+    }
+
+    fn drops(&self) -> Drops {
+        self.desk.drops.clone()
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Desk, Place, Reply};
 use crate::daemon::data::Replies;
 use crate::model::{AttachmentId, RESOLVER};
 use crate::netstack::{Config, Stack, Stream, StreamId};
+use crate::router::DropReason;
 
 const DNS_PORT: u16 = 53;
 const MTU_BYTES: u16 = 1408;
@@ -71,6 +72,7 @@ impl Streams {
         let seed = self.seed;
         let server = self.servers.entry(from).or_insert_with(|| Server::new(now, seed));
         server.stack.handle_packet(now, packet, may_begin);
+        desk.drops.add(DropReason::TooManyStreams, server.stack.take_displaced());
         self.tend(now, from, desk, replies);
     }
 

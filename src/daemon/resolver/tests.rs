@@ -69,7 +69,7 @@ fn another_name_goes_outside_and_its_answer_to_whom_it_belongs() {
     assert!(ask(&mut resolver, CONTAINER, "www.example.org").is_empty());
     let Question { attachment, place, query: asked, .. } = outside.questions.try_recv().expect("a question");
     assert_eq!((attachment, asked), (CONTAINER, query("www.example.org")));
-    outside.answers.try_send(Answer { attachment, place, message: b"answer".to_vec() }).expect("room");
+    outside.answers.try_send(Answer { attachment, place, message: b"answer".to_vec(), refused: false }).expect("room");
     let mut replies = Replies::new();
     resolver.handle_wake(&mut replies);
     let [(to, packet)] = replies.as_slice() else { panic!("one answer") };
@@ -85,14 +85,17 @@ fn who_asks_too_much_is_refused_and_its_neighbour_is_not() {
         let replies = ask(&mut resolver, CONTAINER, &format!("host{n}.example.org"));
         !replies.is_empty() && code(&replies) == (CONTAINER, 5)
     });
-    assert_eq!(refused.count(), 10_000 - OUTSIDE_COUNT_MAX as usize);
+    let due = 10_000 - u64::from(OUTSIDE_COUNT_MAX);
+    assert_eq!(refused.count() as u64, due);
+    assert_eq!(resolver.drops().of(DropReason::QuestionRefused), due);
     assert!(ask(&mut resolver, NEIGHBOUR, "www.example.org").is_empty());
     // An answer, even of nothing, makes room for a further question.
     let Question { attachment, place, .. } = outside.questions.try_recv().expect("a question");
-    outside.answers.try_send(Answer { attachment, place, message: Vec::new() }).expect("room");
+    outside.answers.try_send(Answer { attachment, place, message: Vec::new(), refused: true }).expect("room");
     let mut replies = Replies::new();
     resolver.handle_wake(&mut replies);
     assert!(replies.is_empty());
+    assert_eq!(resolver.drops().of(DropReason::QuestionRefused), due + 1, "one that the forwarder refused");
     assert!(ask(&mut resolver, CONTAINER, "www.example.org").is_empty());
 }
 
@@ -100,7 +103,7 @@ fn who_asks_too_much_is_refused_and_its_neighbour_is_not() {
 fn what_is_kept_of_a_container_goes_with_it() {
     let (mut resolver, _outside) = resolver();
     ask(&mut resolver, CONTAINER, "www.example.org");
-    let syn = syn(Ipv4Addr::new(10, 240, 0, 1));
+    let syn = syn(Ipv4Addr::new(10, 240, 0, 1), 4000);
     let mut replies = Replies::new();
     resolver.handle_packet(CONTAINER, &syn, &mut replies);
     assert!(resolver.next_timeout().is_some(), "a stream has begun");
@@ -109,9 +112,28 @@ fn what_is_kept_of_a_container_goes_with_it() {
     assert_eq!((resolver.streams.servers.len(), resolver.streams.count, resolver.desk.allowances.len()), (0, 0, 0));
 }
 
-/// A segment that asks for a stream, from port 4000.
-fn syn(from: Ipv4Addr) -> Vec<u8> {
-    let mut packet = datagram(SocketAddrV4::new(from, 4000), SocketAddrV4::new(RESOLVER, 53), &[0; 12]).expect("fits");
+#[test]
+fn what_is_no_query_and_streams_beyond_the_bound_are_counted() {
+    let (mut resolver, _outside) = resolver();
+    let own = Ipv4Addr::new(10, 240, 0, 1);
+    let mut replies = Replies::new();
+    let response = [&[0x12, 0x34, 0x80, 0][..], &query("nobody.private-network.internal")[4..]].concat();
+    for message in [&b"short"[..], &response] {
+        let packet = datagram(SocketAddrV4::new(own, 4000), SocketAddrV4::new(RESOLVER, 53), message).expect("fits");
+        resolver.handle_packet(CONTAINER, &packet, &mut replies);
+    }
+    assert!(replies.is_empty());
+    assert_eq!(resolver.drops().of(DropReason::NotAQuery), 2);
+    for port in 1..=70 {
+        resolver.handle_packet(CONTAINER, &syn(own, port), &mut replies);
+    }
+    assert_eq!(resolver.drops().of(DropReason::TooManyStreams), 70 - 64);
+    assert_eq!(resolver.drops().total(), 8);
+}
+
+/// A segment that asks for a stream.
+fn syn(from: Ipv4Addr, port: u16) -> Vec<u8> {
+    let mut packet = datagram(SocketAddrV4::new(from, port), SocketAddrV4::new(RESOLVER, 53), &[0; 12]).expect("fits");
     packet[9] = 6;
     packet[24..].fill(0);
     // A header of five words, SYN.

@@ -79,6 +79,29 @@ fn an_answer_that_fits_is_not_cut() {
 }
 
 #[test]
+fn an_answer_is_cut_exactly_where_one_more_record_does_not_fit() {
+    // A name of one label in the question, as short as an application's name can be.
+    let query = |edns| {
+        let message = question("a.demo.private-network.internal.", RecordType::A);
+        if edns { with_edns(message, 1232) } else { message }
+    };
+    let question_len = 12 + "a.demo.private-network.internal.".len() + 1 + 4;
+    let mut network = network("pn-a", 1, "demo");
+    for n in 1..=100u8 {
+        network.insert_container(container("a", "web", n.into(), ip(0, n), State::Ready));
+        let membership = Membership::new(ClusterId([0; 32]), [], [network.clone()]);
+        for (edns, limit) in [(false, 512), (true, 1232 - 11)] {
+            let bytes = query(edns).to_vec().expect("encodes");
+            let (_, out) = ask_bytes(&membership, &bytes, Transport::Udp);
+            let answer = Message::from_vec(&out).expect("an answer");
+            let fit = (limit - question_len) / 16;
+            let due = (usize::from(n).min(fit), usize::from(n) > fit);
+            assert_eq!((answer.answers.len(), answer.truncation), due, "{n} records, EDNS {edns}");
+        }
+    }
+}
+
+#[test]
 fn what_we_do_not_do_is_refused_with_its_code() {
     let code = |message: &Message| ask(message).response_code;
     assert_eq!(code(&question(SHOP, RecordType::AXFR)), ResponseCode::Refused);

@@ -63,6 +63,10 @@ impl Resolver for Echo {
     }
 
     fn forget(&mut self, _: AttachmentId) {}
+
+    fn drops(&self) -> Drops {
+        Drops::default()
+    }
 }
 
 /// A container's end of its device: datagrams keep their boundaries as a device's packets do.
