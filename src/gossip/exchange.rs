@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::api::{ConnectionId, ExchangeId, Output};
+use super::api::{ConnectionId, ExchangeId, Output, Space};
 use super::machine::Gossip;
-use super::message::{Message, VerifiedMessage};
+use super::message::{Message, SpaceAnswer, VerifiedMessage};
+use super::persist::Waiter;
 use crate::membership::Shard;
 use crate::model::{Generation, NetworkId, NodeId};
 
@@ -25,8 +26,8 @@ pub(super) enum Asked {
     Heads(Shard),
     Pull { shard: Shard, origin: NodeId },
     Secret(NetworkId, Generation),
-    Space(NetworkId),
-    Reclaim(NetworkId, NodeId),
+    Space { network: NetworkId, space: Space, urgent: bool },
+    Reclaim { network: NetworkId, space: Space, holder: NodeId, urgent: bool },
 }
 
 struct Open {
@@ -129,10 +130,18 @@ impl Gossip {
             Message::AskSpace { network, extras, count, urgent } => {
                 self.answer_space(peer, &network, extras, count, urgent, now)
             }
-            Message::Reclaim { network, extras, count } => self.answer_reclaim(peer, &network, extras, count, now),
+            Message::Reclaim { network, extras, count, urgent } => {
+                self.answer_reclaim(peer, &network, extras, (count, urgent), now)
+            }
             _ => Message::Unknown,
         };
-        self.reply(connection, exchange, &answer);
+        match answer {
+            // Whoever hears this fetches the record: it has to be there.
+            Message::Space(SpaceAnswer::Given) | Message::Reclaimed { count: 1.., .. } => {
+                self.persister.then(Waiter::Reply(connection, exchange, Box::new(answer)));
+            }
+            answer => self.reply(connection, exchange, &answer),
+        }
         self.settle(now);
     }
 
@@ -163,11 +172,11 @@ impl Gossip {
             (Asked::Secret(network, generation), Some(_), Message::Secret(secret)) => {
                 self.take_secret(&network, generation, secret.0);
             }
-            (Asked::Space(network), Some(peer), Message::Space(answer)) => {
-                self.take_space_answer(peer, &network, answer, now);
+            (Asked::Space { network, space, urgent }, Some(peer), Message::Space(answer)) => {
+                self.take_space_answer(peer, (&network, space, urgent), answer, now);
             }
-            (Asked::Reclaim(network, holder), Some(_), Message::Reclaimed { count, free_in_s }) => {
-                self.note_reclaimed(&network, holder, count, free_in_s, now);
+            (Asked::Reclaim { network, space, holder, urgent }, Some(_), Message::Reclaimed { count, free_in_s }) => {
+                self.note_reclaimed(&network, (holder, space, urgent), (count, free_in_s), now)
             }
             _ => {}
         }

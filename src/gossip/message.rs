@@ -225,6 +225,9 @@ pub(super) enum Message {
         extras: bool,
         #[n(2)]
         count: u32,
+        /// Whether somebody waits, so that the holder keeps nothing back.
+        #[n(3)]
+        urgent: bool,
     },
     #[n(32)]
     Reclaimed {

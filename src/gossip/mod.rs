@@ -32,6 +32,7 @@ mod secret;
 mod settle;
 mod space;
 pub mod store;
+mod supply;
 mod sync;
 mod timers;
 mod token;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{Done, OperationId, PersistToken};
+use super::api::{ConnectionId, Done, ExchangeId, OperationId, PersistToken};
+use super::message::Message;
 use super::redeem::Redemption;
 use super::store::Write;
 use crate::membership::Delta;
@@ -19,6 +20,8 @@ pub(super) enum Waiter {
     Admit(Redemption),
     /// We are in the cluster: go on with Hello.
     Joined,
+    /// What a peer asked for is written: tell it.
+    Reply(ConnectionId, ExchangeId, Box<Message>),
 }
 
 /// Files, what they make true, and who waits.

@@ -345,6 +345,7 @@ impl Gossip {
             Waiter::Certify(redemption) => self.certify(redemption, now),
             Waiter::Admit(redemption) => self.admit(redemption),
             Waiter::Joined => self.joined(now),
+            Waiter::Reply(connection, exchange, answer) => self.reply(connection, exchange, &answer),
         }
     }
 
