@@ -24,10 +24,24 @@ pub(super) enum Asked {
     Join,
     Sync,
     Heads(Shard),
-    Pull { shard: Shard, origin: NodeId },
+    Pull {
+        shard: Shard,
+        origin: NodeId,
+    },
     Secret(NetworkId, Generation),
-    Space { network: NetworkId, space: Space, urgent: bool },
-    Reclaim { network: NetworkId, space: Space, holder: NodeId, urgent: bool },
+    Space {
+        network: NetworkId,
+        space: Space,
+        urgent: bool,
+    },
+    Reclaim {
+        network: NetworkId,
+        space: Space,
+        holder: NodeId,
+        urgent: bool,
+    },
+    /// To keep our own log of this shard.
+    Keep(Shard),
 }
 
 struct Open {
@@ -133,11 +147,12 @@ impl Gossip {
             Message::Reclaim { network, extras, count, urgent } => {
                 self.answer_reclaim(peer, &network, extras, (count, urgent), now)
             }
+            Message::Deltas(deltas) => self.keep(peer, connection, &deltas, now),
             _ => Message::Unknown,
         };
         match answer {
-            // Whoever hears this fetches the record: it has to be there.
-            Message::Space(SpaceAnswer::Given) | Message::Reclaimed { count: 1.., .. } => {
+            // Whoever hears this fetches the record, or forgets it: it has to be there.
+            Message::Space(SpaceAnswer::Given) | Message::Reclaimed { count: 1.., .. } | Message::Kept => {
                 self.persister.then(Waiter::Reply(connection, exchange, Box::new(answer)));
             }
             answer => self.reply(connection, exchange, &answer),
@@ -156,6 +171,10 @@ impl Gossip {
         let Some(asked) = self.exchanges.close(connection, exchange) else { return };
         match (asked, self.peers.member(connection), message.0) {
             (Asked::Hello, None, Message::Hello(hello)) => self.handle_hello_reply(connection, hello, now),
+            (Asked::Hello, None, Message::HelloRefused(refusal)) => {
+                self.note_refused(refusal, now);
+                self.close(connection, "the peer refused our Hello");
+            }
             (Asked::Hello, ..) => self.close(connection, "the peer refused our Hello"),
             (Asked::Join, None, message) => self.handle_join_reply(connection, message),
             (Asked::Sync, Some(peer), Message::Shards(shards)) => self.compare_shards(peer, connection, shards, now),
@@ -172,6 +191,7 @@ impl Gossip {
             (Asked::Secret(network, generation), Some(_), Message::Secret(secret)) => {
                 self.take_secret(&network, generation, secret.0);
             }
+            (Asked::Keep(shard), Some(_), Message::Kept) => self.note_kept(&shard, now),
             (Asked::Space { network, space, urgent }, Some(peer), Message::Space(answer)) => {
                 self.take_space_answer(peer, (&network, space, urgent), answer, now);
             }

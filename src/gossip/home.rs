@@ -35,7 +35,9 @@ impl Gossip {
             return Message::Unknown;
         }
         let Some(holdings) = self.holdings_ahead(network) else { return Message::Unknown };
-        let spare = self.rested(network, space, now);
+        let mut spare = self.rested(network, space, now);
+        // What another home gave to this node is not this node's to give on.
+        spare.retain(|address| holdings.segment(*address).is_some_and(|segment| segment.home == self.me));
         let asker_has = self.spare_in_view(network, space, &holdings).get(&peer).copied().unwrap_or(0);
         let mut given = self.given((network, space), spare.len(), count, asker_has, urgent);
         if !urgent {
@@ -147,6 +149,8 @@ impl Gossip {
         if !self.networks.contains_key(network) {
             return;
         }
+        self.take_back_from_left(network, now);
+        self.rest_inherited(network, now);
         self.fold_releases(network);
         self.forget_done_releases(network);
         self.give_new_grantees(network, now);
@@ -181,13 +185,17 @@ impl Gossip {
     }
 
     fn give_new_grantees(&mut self, network: &NetworkId, now: Instant) {
-        let Some(state) = self.networks.get(network).filter(|state| state.view.creator == self.me) else { return };
+        let Some(state) = self.networks.get(network) else { return };
         let Some(holdings) = self.holdings_ahead(network) else { return };
+        if !holdings.homes(CONTAINERS).contains(&self.me) {
+            return;
+        }
         let counts = holdings.counts(CONTAINERS);
         let new: Vec<NodeId> = state.view.grants.keys().filter(|node| !counts.contains_key(node)).copied().collect();
         let fair = self.fair(network, Space::Containers);
         for grantee in new {
-            let spare = self.rested(network, Space::Containers, now);
+            let mut spare = self.rested(network, Space::Containers, now);
+            spare.retain(|address| holdings.segment(*address).is_some_and(|segment| segment.home == self.me));
             let given = fair.min((spare.len().saturating_sub(fair)).max(spare.len() / 2));
             self.share_out(network, grantee, &spare[spare.len() - given..]);
         }

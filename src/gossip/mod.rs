@@ -19,6 +19,7 @@ mod hello;
 mod home;
 pub mod identity;
 mod join;
+mod leave;
 mod machine;
 mod message;
 mod offers;
@@ -36,6 +37,7 @@ mod supply;
 mod sync;
 mod timers;
 mod token;
+mod unwritten;
 
 pub use api::{
     AttachSpec, Attached, Config, ConnectionId, Done, ExchangeId, Invited, JoinError, JoinStep, OperationError,

@@ -24,6 +24,8 @@ pub(super) struct NetworkSpace {
     resting: BTreeMap<Ipv4Addr, Instant>,
     /// Holders that were asked to give back, and what they said.
     pub(super) reclaims: BTreeMap<(NodeId, Space), Reclaim>,
+    /// Shares of a creator that has left, which made this node the home: what they give has rested since it did.
+    pub(super) inherited: BTreeSet<Stamp>,
     pub(super) next_top_up: Option<Instant>,
     pub(super) next_ahead: Option<Instant>,
     /// How many attaches wait for an address.

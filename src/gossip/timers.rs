@@ -18,6 +18,7 @@ impl Gossip {
             self.expire_wanted(now);
             self.tend_connections(now);
             self.tend_join(now);
+            self.tend_leave(now);
             self.sync_round(now);
             if self.announce_at.is_some_and(|at| at <= now) {
                 self.announce();
