@@ -7,6 +7,7 @@ mod dns_protocol;
 mod forwarding;
 mod hostile;
 mod isolation;
+mod leave;
 mod looking;
 mod names;
 mod reach;
