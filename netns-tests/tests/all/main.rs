@@ -3,6 +3,7 @@
 mod bad_input;
 mod capacity;
 mod crash;
+mod cuts;
 mod dns_protocol;
 mod forwarding;
 mod hostile;
