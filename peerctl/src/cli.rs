@@ -64,6 +64,12 @@ pub enum Verb {
         #[arg(value_name = "-|@FILE")]
         token: String,
     },
+    /// Leave the cluster for ever and stop the node; it forgets its key, and may join again as another
+    Leave {
+        /// Remove the containers' interfaces too [default: the next start of the node does]
+        #[arg(long)]
+        release: bool,
+    },
     /// Private networks
     #[command(subcommand, arg_required_else_help = true)]
     Network(Network),

@@ -35,6 +35,16 @@ pub struct Invited {
     pub networks: Vec<String>,
 }
 
+/// `leave`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    pub cluster: String,
+    /// The id that the node had; it is used no more.
+    pub node: String,
+    /// How many containers keep their interface until the next start.
+    pub interfaces_kept: usize,
+}
+
 /// `network create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkCreated {

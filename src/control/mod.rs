@@ -13,8 +13,8 @@ mod request;
 
 pub use answer::{
     Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames, DropRow, GrantRow,
-    HealthRow, Invited, Joined, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow,
-    Status, Warning,
+    HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, NodeSelf,
+    PeerRow, Status, Warning,
 };
 pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
 pub use failure::{ExitStatus, Failure};

@@ -9,6 +9,7 @@ pub enum Request {
     Init { name: Option<String> },
     Invite { networks: Vec<String>, ttl_s: u64, uses: u32, signer: bool },
     Join { token: String },
+    Leave { release: bool },
     NetworkCreate { name: Option<String>, internal: bool },
     NetworkLs,
     NetworkInspect { network: Option<String> },

@@ -77,29 +77,52 @@ async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std:
     tokio::time::timeout(LINE_TIMEOUT, read.read_until(b'\n', &mut line)).await??;
 
     let (frames, mut lines) = mpsc::channel(16);
-    let answering = tokio::spawn(answer(line, may_change, node, Progress(frames.clone()), frames));
-    while let Some(frame) = lines.recv().await {
-        tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
+    let progress = Progress(frames.clone());
+    let answering = tokio::spawn(answer(line, may_change, node.clone(), progress, frames));
+    let told: std::io::Result<()> = async {
+        while let Some(frame) = lines.recv().await {
+            tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
+        }
+        Ok(())
     }
-    // The answer is the last frame; a verb that panicked has sent none.
-    if answering.await.is_err() {
-        let hint = "the daemon's log tells more; peerctl status shows what stands";
-        let failure = Failure::new(ExitStatus::Failure, "the node failed on this request", "an internal error", hint);
-        let last = encode_line(&Frame::Failed(failure));
-        tokio::time::timeout(LINE_TIMEOUT, write.write_all(&last)).await??;
+    .await;
+    // A caller who left ends no verb; what it still has to say goes nowhere.
+    drop(lines);
+    match answering.await {
+        Ok(stop) => {
+            if stop {
+                node.stop.notify_one();
+            }
+            told
+        }
+        // The answer is the last frame; a verb that panicked has sent none.
+        Err(_) => {
+            let hint = "the daemon's log tells more; peerctl status shows what stands";
+            let failure =
+                Failure::new(ExitStatus::Failure, "the node failed on this request", "an internal error", hint);
+            let last = encode_line(&Frame::Failed(failure));
+            Ok(tokio::time::timeout(LINE_TIMEOUT, write.write_all(&last)).await??)
+        }
     }
-    Ok(())
 }
 
-async fn answer(line: Vec<u8>, may_change: bool, node: Arc<Node>, progress: Progress, frames: mpsc::Sender<Frame>) {
-    let frame = match decode_request(&line, may_change) {
+/// Carries a request out; whether the node is to stop afterwards.
+async fn answer(
+    line: Vec<u8>,
+    may_change: bool,
+    node: Arc<Node>,
+    progress: Progress,
+    frames: mpsc::Sender<Frame>,
+) -> bool {
+    let (frame, stop) = match decode_request(&line, may_change) {
         Ok(request) => match verbs::carry_out(&node, request, &progress).await {
-            Ok(answer) => Frame::Done { data: answer.data, warnings: answer.warnings },
-            Err(failure) => Frame::Failed(failure),
+            Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.stop),
+            Err(failure) => (Frame::Failed(failure), false),
         },
-        Err(failure) => Frame::Failed(failure),
+        Err(failure) => (Frame::Failed(failure), false),
     };
     let _ = frames.send(frame).await;
+    stop
 }
 
 fn decode_request(line: &[u8], may_change: bool) -> Result<Request, Failure> {

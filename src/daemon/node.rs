@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::attachments::Attachments;
 use super::data::{DataHandle, Facts};
@@ -27,6 +27,8 @@ pub struct Node {
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Arc<Attachments>,
     pub commands: mpsc::Sender<Command>,
+    /// Told when a verb has the node stop.
+    pub stop: Notify,
 }
 
 impl Node {

@@ -150,6 +150,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         membership: watched,
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
         commands,
+        stop: tokio::sync::Notify::new(),
     });
     verbs::adopt(&node).await;
     let control = socket::bind(&config.socket).map_err(|error| {
@@ -182,6 +183,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let result = tokio::select! {
         _ = terminated.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),
+        () = node.stop.notified() => Ok(()),
         _ = heeding => Err(Failure::new(
             ExitStatus::Failure,
             "the node cannot go on",

@@ -78,6 +78,7 @@ pub enum Done {
     Expelled,
     Invited(Invited),
     Joined(ClusterId),
+    Left,
     Attached(Attached),
     Detached,
     Updated,
@@ -168,6 +169,12 @@ pub enum OperationError {
     Busy,
     #[error("the state could not be written to disk")]
     NotStored,
+    #[error("the cluster's root key lies on this node, and would be lost")]
+    RootKeyHere,
+    #[error("this node is the cluster's last signer: nobody could admit a node or expel one any more")]
+    LastSigner,
+    #[error("no other node of the cluster has confirmed it")]
+    NobodyTold,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -186,8 +193,12 @@ pub enum JoinError {
     ExpiredToken,
     #[error("another node of the cluster has this name")]
     NameTaken,
-    #[error("the cluster has expelled this node's key")]
+    #[error("this node's key was expelled from the cluster, or has left it")]
     Expelled,
+    #[error("the signer could not write to its disk")]
+    SignerNotStored,
+    #[error("this node could not write its membership to disk")]
+    NotStored,
     #[error("the signer answered for another cluster than the token names")]
     OtherCluster,
     #[error("the signer's answer does not hold: {0}")]

@@ -14,7 +14,7 @@ use crate::model::{AttachmentId, NetworkId, NodeId, Rev, WgPublicKey};
 
 /// How long an attach waits for an address from elsewhere.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
-const ASK_EVERY: Duration = Duration::from_millis(250);
+const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How many attaches wait for an address.
 const WAIT_COUNT_MAX: usize = 1024;
 
@@ -48,7 +48,10 @@ impl Gossip {
 
     fn attach_or_wait(&mut self, operation: OperationId, spec: AttachSpec, now: Instant) {
         match self.try_attach(&spec, now) {
-            Ok(Some(attached)) => self.persister.then(Waiter::Done(operation, Done::Attached(attached))),
+            Ok(Some(attached)) => {
+                self.persister.then(Waiter::Done(operation, Done::Attached(attached)));
+                self.ask_ahead(&spec.network, spec.space, now);
+            }
             Ok(None) if self.attach_waits.len() >= WAIT_COUNT_MAX => {
                 self.finished.push((operation, Err(OperationError::Busy)));
             }
@@ -133,6 +136,11 @@ impl Gossip {
         }
     }
 
+    /// When to ask again for a waiting attach.
+    pub(super) fn next_ask(&self) -> Option<Instant> {
+        self.attach_waits.iter().map(|wait| wait.ask_at).min()
+    }
+
     /// Asks for the waiting attaches, and ends those that cannot be met.
     pub(super) fn tend_attach_waits(&mut self, now: Instant) {
         if self.attach_waits.is_empty() {
@@ -156,17 +164,17 @@ impl Gossip {
         let is_home = homes.contains(&self.me);
         if wait.ask_at <= now {
             wait.ask_at = now + ASK_EVERY;
+            let need = self.spaces.get(&network).map_or(1, |memory| memory.waiting as u32);
             if is_home {
-                let need = self.spaces.get(&network).map_or(1, |memory| memory.waiting as u32);
-                wait.answer = Some(self.reclaim(&network, space, self.me, 0, need, now));
+                wait.answer = Some(self.reclaim(&network, space, self.me, need, now));
             }
             let others: Vec<NodeId> = homes.iter().filter(|home| **home != self.me).copied().collect();
-            if !others.is_empty() && !self.ask_homes(&network, space, true, now) && !is_home {
+            if !others.is_empty() && !self.ask_homes(&network, space, need, true, now) && !is_home {
                 return Some(OperationError::AddressesUnreachable { network, holders: others });
             }
             if wait.answer == Some(SpaceAnswer::Given) {
                 for home in others {
-                    self.fetch_shares(&network, home, now);
+                    self.fetch_log(&network, home, now);
                 }
             }
         }
@@ -185,18 +193,26 @@ impl Gossip {
         }
     }
 
-    /// A home wrote a share for us: its log has it.
-    fn fetch_shares(&mut self, network: &NetworkId, home: NodeId, now: Instant) {
-        if let Some(connection) = self.peers.connection(home) {
-            self.pull(connection, &Shard::Network(network.clone()), home, now);
+    /// A home has written a share for us, or a holder what it releases: its log has it.
+    pub(super) fn fetch_log(&mut self, network: &NetworkId, node: NodeId, now: Instant) {
+        if let Some(connection) = self.peers.connection(node) {
+            self.pull(connection, &Shard::Network(network.clone()), node, now);
         }
     }
 
-    pub(super) fn take_space_answer(&mut self, peer: NodeId, network: &NetworkId, answer: SpaceAnswer, now: Instant) {
+    /// A home's answer. What it says to who only looks ahead decides nothing for who waits.
+    pub(super) fn take_space_answer(
+        &mut self,
+        peer: NodeId,
+        (network, space, urgent): (&NetworkId, Space, bool),
+        answer: SpaceAnswer,
+        now: Instant,
+    ) {
         if answer == SpaceAnswer::Given {
-            self.fetch_shares(network, peer, now);
+            self.fetch_log(network, peer, now);
         }
-        for wait in self.attach_waits.iter_mut().filter(|wait| wait.spec.network == *network) {
+        let asked_for = |wait: &&mut AttachWait| urgent && wait.spec.network == *network && wait.spec.space == space;
+        for wait in self.attach_waits.iter_mut().filter(asked_for) {
             wait.answer = Some(answer.clone());
         }
         self.tend_attach_waits(now);

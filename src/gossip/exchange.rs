@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::api::{ConnectionId, ExchangeId, Output};
+use super::api::{ConnectionId, ExchangeId, Output, Space};
 use super::machine::Gossip;
-use super::message::{Message, VerifiedMessage};
+use super::message::{Message, SpaceAnswer, VerifiedMessage};
+use super::persist::Waiter;
 use crate::membership::Shard;
 use crate::model::{Generation, NetworkId, NodeId};
 
@@ -23,10 +24,24 @@ pub(super) enum Asked {
     Join,
     Sync,
     Heads(Shard),
-    Pull { shard: Shard, origin: NodeId },
+    Pull {
+        shard: Shard,
+        origin: NodeId,
+    },
     Secret(NetworkId, Generation),
-    Space(NetworkId),
-    Reclaim(NetworkId, NodeId),
+    Space {
+        network: NetworkId,
+        space: Space,
+        urgent: bool,
+    },
+    Reclaim {
+        network: NetworkId,
+        space: Space,
+        holder: NodeId,
+        urgent: bool,
+    },
+    /// To keep our own log of this shard.
+    Keep(Shard),
 }
 
 struct Open {
@@ -129,10 +144,19 @@ impl Gossip {
             Message::AskSpace { network, extras, count, urgent } => {
                 self.answer_space(peer, &network, extras, count, urgent, now)
             }
-            Message::Reclaim { network, extras, count } => self.answer_reclaim(peer, &network, extras, count, now),
+            Message::Reclaim { network, extras, count, urgent } => {
+                self.answer_reclaim(peer, &network, extras, (count, urgent), now)
+            }
+            Message::Deltas(deltas) => self.keep(peer, connection, &deltas, now),
             _ => Message::Unknown,
         };
-        self.reply(connection, exchange, &answer);
+        match answer {
+            // Whoever hears this fetches the record, or forgets it: it has to be there.
+            Message::Space(SpaceAnswer::Given) | Message::Reclaimed { count: 1.., .. } | Message::Kept => {
+                self.persister.then(Waiter::Reply(connection, exchange, Box::new(answer)));
+            }
+            answer => self.reply(connection, exchange, &answer),
+        }
         self.settle(now);
     }
 
@@ -147,6 +171,10 @@ impl Gossip {
         let Some(asked) = self.exchanges.close(connection, exchange) else { return };
         match (asked, self.peers.member(connection), message.0) {
             (Asked::Hello, None, Message::Hello(hello)) => self.handle_hello_reply(connection, hello, now),
+            (Asked::Hello, None, Message::HelloRefused(refusal)) => {
+                self.note_refused(refusal, now);
+                self.close(connection, "the peer refused our Hello");
+            }
             (Asked::Hello, ..) => self.close(connection, "the peer refused our Hello"),
             (Asked::Join, None, message) => self.handle_join_reply(connection, message),
             (Asked::Sync, Some(peer), Message::Shards(shards)) => self.compare_shards(peer, connection, shards, now),
@@ -163,11 +191,12 @@ impl Gossip {
             (Asked::Secret(network, generation), Some(_), Message::Secret(secret)) => {
                 self.take_secret(&network, generation, secret.0);
             }
-            (Asked::Space(network), Some(peer), Message::Space(answer)) => {
-                self.take_space_answer(peer, &network, answer, now);
+            (Asked::Keep(shard), Some(_), Message::Kept) => self.note_kept(&shard, now),
+            (Asked::Space { network, space, urgent }, Some(peer), Message::Space(answer)) => {
+                self.take_space_answer(peer, (&network, space, urgent), answer, now);
             }
-            (Asked::Reclaim(network, holder), Some(_), Message::Reclaimed { count, free_in_s }) => {
-                self.note_reclaimed(&network, holder, count, free_in_s, now);
+            (Asked::Reclaim { network, space, holder, urgent }, Some(_), Message::Reclaimed { count, free_in_s }) => {
+                self.note_reclaimed(&network, (holder, space, urgent), (count, free_in_s), now)
             }
             _ => {}
         }

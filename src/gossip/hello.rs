@@ -121,8 +121,9 @@ impl Gossip {
         let root = state.root;
         for record in records {
             let origin = record.origin();
-            let counts = matches!(record.body(), Body::Revocation(_))
-                && (origin == root || state.signer_number(origin).is_some());
+            let by_office = origin == root || state.signer_number(origin).is_some();
+            let has_left = |node: NodeId| node == origin && state.name(origin).is_some();
+            let counts = matches!(record.body(), Body::Revocation(r) if by_office || has_left(r.node));
             let known = belonging.heard.contains(&record);
             if counts && !known && belonging.heard.len() < HEARD_COUNT_MAX {
                 belonging.heard.push(record);

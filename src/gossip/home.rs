@@ -1,11 +1,10 @@
 //! What a home does: it shares addresses out, asks for spare ones, and takes back what was released.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::api::Space;
-use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Message, SpaceAnswer};
 use super::space::{REST, Reclaim};
@@ -35,45 +34,39 @@ impl Gossip {
         if !is_home || !self.may_see(peer, &Shard::Network(network.clone())) {
             return Message::Unknown;
         }
-        let spare = self.rested(network, space, now);
-        let fair = self.fair(network, space);
-        // A home keeps half of its own part, unless somebody waits.
-        let kept = if urgent { 0 } else { fair / 2 };
-        let given = (count as usize).min(spare.len().saturating_sub(kept));
+        let Some(holdings) = self.holdings_ahead(network) else { return Message::Unknown };
+        let mut spare = self.rested(network, space, now);
+        // What another home gave to this node is not this node's to give on.
+        spare.retain(|address| holdings.segment(*address).is_some_and(|segment| segment.home == self.me));
+        let asker_has = self.spare_in_view(network, space, &holdings).get(&peer).copied().unwrap_or(0);
+        let mut given = self.given((network, space), spare.len(), count, asker_has, urgent);
+        if !urgent {
+            // What it has beyond half of its own part a home gives in any case.
+            let beyond = spare.len().saturating_sub(self.fair(network, space) / 2);
+            given = given.max(beyond.min(count as usize));
+        }
         if given > 0 {
             self.share_out(network, peer, &spare[spare.len() - given..]);
             return Message::Space(SpaceAnswer::Given);
         }
-        let held = self.holdings_ahead(network).and_then(|holdings| holdings.counts(space.range()).get(&peer).copied());
         if urgent {
-            Message::Space(self.reclaim(network, space, peer, 0, count, now))
-        } else if held.unwrap_or(0) < fair as u64 / 2 {
-            // Who has less than half of its part is helped by those who have more than theirs.
-            Message::Space(self.reclaim(network, space, peer, fair as u64, count, now))
-        } else {
-            Message::Space(SpaceAnswer::Asked)
+            return Message::Space(self.reclaim(network, space, peer, count, now));
         }
+        self.ask_back(network, space, peer, count, now);
+        Message::Space(SpaceAnswer::Asked)
     }
 
-    /// Asks holders with addresses to spare to give `need` back, for `asker`; those with more than `above`.
+    /// Asks holders with addresses to spare to give `need` back, for `asker`, where an attach waits.
     pub(super) fn reclaim(
         &mut self,
         network: &NetworkId,
         space: Space,
         asker: NodeId,
-        above: u64,
         need: u32,
         now: Instant,
     ) -> SpaceAnswer {
         let Some(holdings) = self.holdings_ahead(network) else { return SpaceAnswer::Full(None) };
-        let Some(state) = self.networks.get(network) else { return SpaceAnswer::Full(None) };
-        let mut spare: BTreeMap<NodeId, u64> = holdings.counts(space.range());
-        spare.retain(|_, count| *count > above);
-        for container in state.view.containers().filter(|c| space.range().contains(c.address)) {
-            if let Some(count) = spare.get_mut(&container.node) {
-                *count = count.saturating_sub(1);
-            }
-        }
+        let mut spare = self.spare_in_view(network, space, &holdings);
         spare.retain(|node, count| *count > 0 && *node != self.me && *node != asker);
         let memory = self.spaces.entry(network.clone()).or_default();
         memory.reclaims.retain(|_, reclaim| now.saturating_duration_since(reclaim.at) < RECLAIM_MEMORY);
@@ -82,13 +75,13 @@ impl Gossip {
         for (holder, count) in spare {
             match (reclaims.get(&(holder, space)), self.peers.connection(holder)) {
                 (Some(Reclaim { given: Some(0), free_at: first, .. }), _) => free_at.extend(*first),
-                (Some(reclaim), Some(connection)) => {
+                (Some(reclaim), Some(_)) => {
                     waiting = true;
                     if reclaim.given.is_some() && now.saturating_duration_since(reclaim.at) >= RECLAIM_AGAIN {
-                        ask.push((count, holder, connection));
+                        ask.push((count, holder));
                     }
                 }
-                (None, Some(connection)) => ask.push((count, holder, connection)),
+                (None, Some(_)) => ask.push((count, holder)),
                 (_, None) => unreachable.push(holder),
             }
         }
@@ -103,14 +96,9 @@ impl Gossip {
         }
         ask.sort_unstable_by(|a, b| b.cmp(a));
         let mut need = u64::from(need.max(1));
-        for (count, holder, connection) in ask {
-            let asked = count.saturating_sub(above).clamp(1, need);
-            let message = Message::Reclaim {
-                network: network.clone(),
-                extras: space == Space::Extras,
-                count: u32::try_from(asked).unwrap_or(u32::MAX),
-            };
-            self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
+        for (count, holder) in ask {
+            let asked = count.clamp(1, need);
+            self.ask_holder(network, space, holder, u32::try_from(asked).unwrap_or(u32::MAX), true, now);
             if let Some(memory) = self.spaces.get_mut(network) {
                 memory.reclaims.insert((holder, space), Reclaim { at: now, given: None, free_at: None });
             }
@@ -122,21 +110,27 @@ impl Gossip {
         SpaceAnswer::Asked
     }
 
+    /// A holder's answer. That it has nothing is remembered if it was asked for everything.
     pub(super) fn note_reclaimed(
         &mut self,
         network: &NetworkId,
-        holder: NodeId,
-        count: u32,
-        free_in_s: Option<u64>,
+        (holder, space, urgent): (NodeId, Space, bool),
+        (count, free_in_s): (u32, Option<u64>),
         now: Instant,
     ) {
-        let Some(memory) = self.spaces.get_mut(network) else { return };
+        if count > 0 {
+            self.fetch_log(network, holder, now);
+        }
+        let Some(memory) = self.spaces.get_mut(network).filter(|_| urgent) else { return };
         // What a peer says is no reason to count past the end of time.
         let free_at = free_in_s.map(|s| now + REST.min(Duration::from_secs(s)));
-        for ((of, _), reclaim) in &mut memory.reclaims {
-            if *of == holder && reclaim.given.is_none() {
-                *reclaim = Reclaim { at: now, given: Some(count), free_at };
-            }
+        memory.reclaims.insert((holder, space), Reclaim { at: now, given: Some(count), free_at });
+    }
+
+    /// What a holder has given back is here: it may be asked again.
+    pub(super) fn note_fetched(&mut self, network: &NetworkId, holder: NodeId) {
+        if let Some(memory) = self.spaces.get_mut(network) {
+            memory.reclaims.retain(|(of, _), reclaim| *of != holder || reclaim.given.is_none_or(|given| given == 0));
         }
     }
 
@@ -155,6 +149,8 @@ impl Gossip {
         if !self.networks.contains_key(network) {
             return;
         }
+        self.take_back_from_left(network, now);
+        self.rest_inherited(network, now);
         self.fold_releases(network);
         self.forget_done_releases(network);
         self.give_new_grantees(network, now);
@@ -189,26 +185,19 @@ impl Gossip {
     }
 
     fn give_new_grantees(&mut self, network: &NetworkId, now: Instant) {
-        let Some(state) = self.networks.get(network).filter(|state| state.view.creator == self.me) else { return };
+        let Some(state) = self.networks.get(network) else { return };
         let Some(holdings) = self.holdings_ahead(network) else { return };
+        if !holdings.homes(CONTAINERS).contains(&self.me) {
+            return;
+        }
         let counts = holdings.counts(CONTAINERS);
         let new: Vec<NodeId> = state.view.grants.keys().filter(|node| !counts.contains_key(node)).copied().collect();
         let fair = self.fair(network, Space::Containers);
         for grantee in new {
-            let spare = self.rested(network, Space::Containers, now);
+            let mut spare = self.rested(network, Space::Containers, now);
+            spare.retain(|address| holdings.segment(*address).is_some_and(|segment| segment.home == self.me));
             let given = fair.min((spare.len().saturating_sub(fair)).max(spare.len() / 2));
             self.share_out(network, grantee, &spare[spare.len() - given..]);
-        }
-    }
-
-    /// A home asks who holds more than twice its part for what is above it.
-    pub(super) fn ask_back_surplus(&mut self, network: &NetworkId, fair: u64, now: Instant) {
-        let Some(holdings) = self.holdings_ahead(network) else { return };
-        for (holder, count) in holdings.counts(CONTAINERS).into_iter().filter(|(_, count)| *count > 2 * fair) {
-            let Some(connection) = self.peers.connection(holder) else { continue };
-            let count = u32::try_from(count - fair).unwrap_or(u32::MAX);
-            let message = Message::Reclaim { network: network.clone(), extras: false, count };
-            self.ask(connection, &message, Asked::Reclaim(network.clone(), holder), now);
         }
     }
 }

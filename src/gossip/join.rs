@@ -36,6 +36,13 @@ pub(super) struct Joining {
     last_error: JoinError,
 }
 
+impl Joining {
+    /// Our membership could not be kept.
+    pub(super) fn not_admitted(&mut self) {
+        self.admitted = false;
+    }
+}
+
 impl Gossip {
     /// Joins the cluster that a token invites to. Done when its records are here.
     pub fn join(&mut self, token: Token, now: Instant) -> OperationId {
@@ -96,6 +103,7 @@ impl Gossip {
                     JoinRefusal::Expired => JoinError::ExpiredToken,
                     JoinRefusal::NameTaken => JoinError::NameTaken,
                     JoinRefusal::Expelled => JoinError::Expelled,
+                    JoinRefusal::NotStored => JoinError::SignerNotStored,
                 });
                 self.close(connection, "the signer refused the token");
             }

@@ -14,6 +14,7 @@ use super::exchange::Exchanges;
 use super::files::{BootFile, Invite};
 use super::identity::Identity;
 use super::join::Joining;
+use super::leave::Leaving;
 use super::message::MessageVerifier;
 use super::peers::Peers;
 use super::persist::Persister;
@@ -37,6 +38,9 @@ pub struct Gossip {
     pub(super) root_key: Option<SigningKey>,
     pub(super) belonging: Option<Belonging>,
     pub(super) joining: Option<Joining>,
+    pub(super) leaving: Option<Leaving>,
+    /// Whether a peer has told this node that it has left.
+    pub(super) leave_is_known: bool,
     pub(super) invites: Vec<Invite>,
 
     pub(super) logs: Logs,
@@ -121,6 +125,8 @@ impl Gossip {
             root_key: None,
             belonging: None,
             joining: None,
+            leaving: None,
+            leave_is_known: false,
             invites: Vec::new(),
             logs: Logs::default(),
             authors: BTreeMap::new(),

@@ -88,6 +88,9 @@ pub(super) enum JoinRefusal {
     NameTaken,
     #[n(4)]
     Expelled,
+    /// The signer's disk refuses; the token is as good as it was.
+    #[n(5)]
+    NotStored,
 }
 
 /// A stranger is admitted.
@@ -225,6 +228,9 @@ pub(super) enum Message {
         extras: bool,
         #[n(2)]
         count: u32,
+        /// Whether somebody waits, so that the holder keeps nothing back.
+        #[n(3)]
+        urgent: bool,
     },
     #[n(32)]
     Reclaimed {
@@ -234,6 +240,10 @@ pub(super) enum Message {
         #[n(1)]
         free_in_s: Option<u64>,
     },
+
+    /// Deltas came as a request: all that they tell is on this node's disk.
+    #[n(33)]
+    Kept,
 
     /// The answer to whatever is unknown, forbidden, or about a network the asker is not granted: always these bytes.
     #[n(40)]

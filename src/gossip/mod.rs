@@ -19,6 +19,7 @@ mod hello;
 mod home;
 pub mod identity;
 mod join;
+mod leave;
 mod machine;
 mod message;
 mod offers;
@@ -32,9 +33,11 @@ mod secret;
 mod settle;
 mod space;
 pub mod store;
+mod supply;
 mod sync;
 mod timers;
 mod token;
+mod unwritten;
 
 pub use api::{
     AttachSpec, Attached, Config, ConnectionId, Done, ExchangeId, Invited, JoinError, JoinStep, OperationError,

@@ -12,6 +12,8 @@ use crate::model::{Boot, NetworkId, NodeId};
 
 /// How long a connection may be without an accepted Hello.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often housekeeping looks at a connection of a node that has left before it closes it.
+const LEFT_LOOKS_MAX: u32 = 20;
 /// How many connections may be without an accepted Hello.
 const STRANGER_COUNT_MAX: usize = 256;
 /// To how many nodes this one keeps connections of its own accord.
@@ -49,6 +51,8 @@ pub(super) struct Peers {
     connections: BTreeMap<ConnectionId, Peer>,
     by_node: BTreeMap<NodeId, ConnectionId>,
     dials: BTreeMap<NodeId, DialState>,
+    /// Who has left and has not hung up, and how often housekeeping has seen it.
+    left: BTreeMap<NodeId, u32>,
 }
 
 impl Peers {
@@ -75,6 +79,16 @@ impl Peers {
         if let Some(peer) = self.connections.get_mut(&connection) {
             (peer.is_member, peer.boot) = (true, boot);
         }
+    }
+
+    /// All connections, those of strangers too.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections.keys().copied()
+    }
+
+    /// A connected node has left.
+    pub(super) fn note_left(&mut self, node: NodeId) {
+        self.left.entry(node).or_default();
     }
 
     /// Dialling a node begins anew, without the pauses that failures brought.
@@ -203,6 +217,13 @@ impl Gossip {
         for connection in silent {
             self.fail_exchanges(connection);
             self.close(connection, "no Hello came");
+        }
+        for looks in self.peers.left.values_mut() {
+            *looks += 1;
+        }
+        let lingering = self.peers.left.extract_if(.., |_, looks| *looks > LEFT_LOOKS_MAX);
+        for node in lingering.map(|(node, _)| node).collect::<Vec<_>>() {
+            self.close_peer(node, "this node has left");
         }
         let late: Vec<NodeId> = self
             .peers

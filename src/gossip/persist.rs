@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{Done, OperationId, PersistToken};
+use super::api::{ConnectionId, Done, ExchangeId, OperationId, PersistToken};
+use super::message::Message;
 use super::redeem::Redemption;
 use super::store::Write;
-use crate::membership::Delta;
+use crate::membership::{Delta, Shard};
 
 /// How long after a failed write the next try waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -19,6 +20,12 @@ pub(super) enum Waiter {
     Admit(Redemption),
     /// We are in the cluster: go on with Hello.
     Joined,
+    /// What a peer asked for is written: tell it.
+    Reply(ConnectionId, ExchangeId, Box<Message>),
+    /// What we withdraw is safe: tell it, and leave.
+    Withdrawn(OperationId),
+    /// That we leave is safe: tell it.
+    Revoked,
 }
 
 /// Files, what they make true, and who waits.
@@ -99,6 +106,23 @@ impl Persister {
         let mut waiters = std::mem::take(&mut batch.waiters);
         waiters.append(&mut self.pending.waiters);
         waiters
+    }
+
+    /// What the refused batch says in `shard`, in these files, is said no more: they are taken away instead.
+    pub fn withdraw(&mut self, shard: &Shard, names: &[String]) {
+        let Some((_, batch)) = &mut self.in_flight else { return };
+        batch.deltas.retain(|delta| delta.head.head().shard != *shard);
+        for write in batch.writes.iter_mut().filter(|write| names.contains(&write.name)) {
+            *write = Write::remove(write.name.clone());
+        }
+    }
+
+    /// Gives up all that is to be written; the names of the files of the refused batch, which may be there or not.
+    pub fn abandon(&mut self) -> Vec<String> {
+        self.retry_at = None;
+        self.pending = Batch::default();
+        let refused = self.in_flight.take().map(|(_, batch)| batch.writes).unwrap_or_default();
+        refused.into_iter().map(|write| write.name).collect()
     }
 
     /// The files of a failed batch, when it is time to try them again.

@@ -135,6 +135,20 @@ impl Gossip {
         }
     }
 
+    /// A peer wants to know that this node keeps what it tells.
+    pub(super) fn keep(&mut self, peer: NodeId, connection: ConnectionId, deltas: &[Delta], now: Instant) -> Message {
+        self.handle_deltas(peer, connection, deltas, now);
+        let is_here = |delta: &Delta| {
+            let log = self.logs.log(&delta.head.head().shard, delta.head.origin());
+            log.is_some_and(|log| log.stamp() >= delta.head.stamp())
+        };
+        if !deltas.iter().all(is_here) {
+            return Message::Unknown;
+        }
+        self.save_foreign_logs();
+        Message::Kept
+    }
+
     pub(super) fn handle_deltas(&mut self, peer: NodeId, connection: ConnectionId, deltas: &[Delta], now: Instant) {
         let mut logs = BTreeSet::new();
         let mut parked = false;

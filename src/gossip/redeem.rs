@@ -29,6 +29,13 @@ pub(super) struct Redemption {
     signer: bool,
 }
 
+impl Redemption {
+    /// The question that awaits its answer.
+    pub(super) fn asked(&self) -> (ConnectionId, ExchangeId) {
+        (self.connection, self.exchange)
+    }
+}
+
 impl Gossip {
     /// Makes an invite that this signer redeems.
     pub fn invite(&mut self, spec: InviteSpec, now: Instant) -> OperationId {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::api::{Done, OperationError, Output, PersistToken};
+use super::api::{Output, PersistToken};
 use super::files::{self, LogFile};
 use super::machine::Gossip;
 use super::persist::Waiter;
@@ -83,11 +83,17 @@ impl Gossip {
         let trust_changed = state != belonging.state;
         self.refresh_nodes(&state);
         let revoked: Vec<NodeId> = self.peers.members().filter(|peer| state.is_revoked(*peer)).collect();
+        let left: Vec<NodeId> = revoked.iter().copied().filter(|peer| state.has_left(*peer)).collect();
         if let Some(belonging) = &mut self.belonging {
             belonging.state = state;
         }
         for peer in revoked {
-            self.close_peer(peer, "this node was expelled");
+            if left.contains(&peer) {
+                // It is to hear that we know: it hangs up itself, and housekeeping does if it does not.
+                self.peers.note_left(peer);
+            } else {
+                self.close_peer(peer, "this node was expelled");
+            }
         }
         trust_changed
     }
@@ -326,25 +332,15 @@ impl Gossip {
         self.settle(now);
     }
 
-    /// The files of this token could not be written. They are tried again; what waited for them fails.
-    pub fn handle_persist_failed(&mut self, token: PersistToken, now: Instant) {
-        for waiter in self.persister.fail(token, now) {
-            if let Waiter::Done(operation, done) = waiter {
-                if let Done::Attached(attached) = &done {
-                    self.remove_container(attached.id, now);
-                }
-                self.finished.push((operation, Err(OperationError::NotStored)));
-            }
-        }
-        self.settle(now);
-    }
-
     fn wake(&mut self, waiter: Waiter, now: Instant) {
         match waiter {
             Waiter::Done(operation, done) => self.finished.push((operation, Ok(done))),
             Waiter::Certify(redemption) => self.certify(redemption, now),
             Waiter::Admit(redemption) => self.admit(redemption),
             Waiter::Joined => self.joined(now),
+            Waiter::Reply(connection, exchange, answer) => self.reply(connection, exchange, &answer),
+            Waiter::Withdrawn(operation) => self.tell_withdrawals(operation, now),
+            Waiter::Revoked => self.tell_revocation(now),
         }
     }
 

@@ -8,7 +8,6 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::api::{OperationError, Space};
-use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::Message;
 use crate::membership::body::{Body, Release};
@@ -17,8 +16,6 @@ use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
 
 /// How long a freed address rests before it is used again.
 pub const REST: Duration = Duration::from_secs(60);
-/// How often a node with less than its fair share asks for more.
-const TOP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// What a node remembers of a network's addresses beside its records.
 #[derive(Default)]
@@ -27,7 +24,10 @@ pub(super) struct NetworkSpace {
     resting: BTreeMap<Ipv4Addr, Instant>,
     /// Holders that were asked to give back, and what they said.
     pub(super) reclaims: BTreeMap<(NodeId, Space), Reclaim>,
-    next_top_up: Option<Instant>,
+    /// Shares of a creator that has left, which made this node the home: what they give has rested since it did.
+    pub(super) inherited: BTreeSet<Stamp>,
+    pub(super) next_top_up: Option<Instant>,
+    pub(super) next_ahead: Option<Instant>,
     /// How many attaches wait for an address.
     pub(super) waiting: usize,
 }
@@ -147,12 +147,6 @@ impl Gossip {
         }
     }
 
-    /// What a node's part is when the space is divided evenly.
-    pub(super) fn fair(&self, network: &NetworkId, space: Space) -> usize {
-        let granted = self.networks.get(network).map_or(1, |state| state.view.grants.len()).max(1);
-        space.range().count() as usize / granted
-    }
-
     /// The error for a space without a free address. Every holder was asked, so what nobody uses rests with somebody.
     pub(super) fn full(&self, network: &NetworkId, space: Space, free_in_s: Option<u64>) -> OperationError {
         let in_range = |address: &Ipv4Addr| space.range().contains(*address);
@@ -167,37 +161,13 @@ impl Gossip {
         }
     }
 
-    /// Asks the homes of a space for addresses; `false` if none is connected.
-    pub(super) fn ask_homes(&mut self, network: &NetworkId, space: Space, urgent: bool, now: Instant) -> bool {
-        let Some(state) = self.networks.get(network) else { return false };
-        let homes = state.holdings.homes(space.range());
-        let connections: Vec<_> = homes.iter().filter_map(|home| self.peers.connection(*home)).collect();
-        let asked = Asked::Space(network.clone());
-        if self.exchanges.is_asking(&asked) {
-            return true;
-        }
-        let held = state.holdings.counts(space.range()).get(&self.me).copied().unwrap_or(0) as usize;
-        let missing = if urgent {
-            self.spaces.get(network).map_or(1, |memory| memory.waiting)
-        } else {
-            self.fair(network, space).saturating_sub(held)
-        };
-        let count = u32::try_from(missing.max(1)).unwrap_or(u32::MAX);
-        let extras = space == Space::Extras;
-        for connection in &connections {
-            let message = Message::AskSpace { network: network.clone(), extras, count, urgent };
-            self.ask(*connection, &message, asked.clone(), now);
-        }
-        !connections.is_empty()
-    }
-
     /// A home asks for what this node can spare.
     pub(super) fn answer_reclaim(
         &mut self,
         peer: NodeId,
         network: &NetworkId,
         extras: bool,
-        count: u32,
+        (count, urgent): (u32, bool),
         now: Instant,
     ) -> Message {
         let space = Space::of(extras);
@@ -212,7 +182,8 @@ impl Gossip {
             segment.is_some_and(|segment| segment.home == peer && segment.share.is_some())
         };
         spare.retain(from_peer);
-        let given = (count as usize).min(spare.len());
+        let asker_has = self.spare_in_view(network, space, &holdings).get(&peer).copied().unwrap_or(0);
+        let given = self.given((network, space), spare.len(), count, asker_has, urgent);
         let released = spare.split_off(spare.len() - given);
         self.release(network, &holdings, &released);
         let free_in_s = if given == 0 { self.free_in_s(network, space, now) } else { None };
@@ -249,27 +220,6 @@ impl Gossip {
         if let Some((log, _)) = self.own(&shard) {
             for key in done {
                 log.remove(Kind::RELEASE, &key);
-            }
-        }
-    }
-
-    /// Asks for more where this node has less than half of its part free.
-    pub(super) fn top_up(&mut self, now: Instant) {
-        let networks: Vec<NetworkId> = self.networks.keys().cloned().collect();
-        for network in networks {
-            let Some(memory) = self.spaces.get_mut(&network) else { continue };
-            if memory.next_top_up.is_some_and(|at| at > now) {
-                continue;
-            }
-            memory.next_top_up = Some(now + TOP_UP_EVERY);
-            let Some(state) = self.networks.get(&network) else { continue };
-            let held = state.holdings.counts(CONTAINERS).get(&self.me).copied().unwrap_or(0) as usize;
-            let is_home = state.holdings.homes(CONTAINERS).contains(&self.me);
-            let fair = self.fair(&network, Space::Containers);
-            if is_home {
-                self.ask_back_surplus(&network, fair as u64, now);
-            } else if held < fair {
-                self.ask_homes(&network, Space::Containers, false, now);
             }
         }
     }

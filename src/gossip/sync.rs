@@ -317,6 +317,9 @@ impl Gossip {
             self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_memory_len: 0, whole: true });
             self.ask_pull(connection, &shard, origin, None, now);
         }
+        if let Some(network) = shard.network() {
+            self.note_fetched(network, origin);
+        }
         self.refresh_all(now);
         if ingested == Ingested::Changed && !self.sync.pulls.values().any(|pull| pull.connection == connection) {
             // Where there was more than is pulled at a time, the rest does not wait for the next round.

@@ -18,7 +18,7 @@ impl Gossip {
             self.expire_wanted(now);
             self.tend_connections(now);
             self.tend_join(now);
-            self.tend_attach_waits(now);
+            self.tend_leave(now);
             self.sync_round(now);
             if self.announce_at.is_some_and(|at| at <= now) {
                 self.announce();
@@ -33,12 +33,15 @@ impl Gossip {
                 self.outputs.push_back(Output::Persist { token, writes });
             }
         }
+        if self.next_ask().is_some_and(|at| at <= now) {
+            self.tend_attach_waits(now);
+        }
         self.settle(now);
     }
 
     /// When to call [`Gossip::handle_timeout`] if nothing else happens first.
     pub fn next_timeout(&self) -> Instant {
         let rumours = self.rumours.due().unwrap_or(self.next_housekeeping);
-        self.next_housekeeping.min(rumours)
+        self.next_housekeeping.min(rumours).min(self.next_ask().unwrap_or(rumours))
     }
 }

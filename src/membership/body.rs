@@ -269,6 +269,7 @@ impl Body {
     }
 }
 
-fn range_key(range: Ipv4Range) -> Vec<u8> {
+/// The key of what is said about a range.
+pub fn range_key(range: Ipv4Range) -> Vec<u8> {
     [range.first().octets(), range.last().octets()].concat()
 }

@@ -1,7 +1,7 @@
 //! Who belongs to the cluster: derived from the cluster's shard, whatever the order in which its records came.
 //!
 //! The genesis record names the root. The root appoints signers. Signers certify nodes and expel them, the root expels
-//! signers. What a signer certified stays certified when it is expelled itself: a certificate ends by a revocation of the
+//! signers. Every node may revoke itself: it has left. What a signer certified stays certified when it is expelled itself: a certificate ends by a revocation of the
 //! node only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,8 @@ pub struct ClusterState {
     /// Everyone a signer ever certified, with the name it got.
     certs: BTreeMap<NodeId, Label>,
     revoked: BTreeSet<NodeId>,
+    /// Those of the revoked that said so themselves.
+    left: BTreeSet<NodeId>,
 }
 
 impl ClusterState {
@@ -38,7 +40,7 @@ impl ClusterState {
         let signers: BTreeMap<NodeId, u8> = appointed.into_iter().map(|(number, (_, node))| (node, number)).collect();
 
         let mut certs: BTreeMap<NodeId, (Rev, NodeId, &Label)> = BTreeMap::new();
-        let mut revoked = BTreeSet::new();
+        let (mut revoked, mut left) = (BTreeSet::new(), BTreeSet::new());
         for record in records {
             let origin = record.origin();
             match record.body() {
@@ -51,20 +53,30 @@ impl ClusterState {
                 {
                     revoked.insert(revocation.node);
                 }
+                Body::Revocation(revocation) if revocation.node == origin => {
+                    revoked.insert(origin);
+                    left.insert(origin);
+                }
                 _ => {}
             }
         }
         let certs = certs.into_iter().map(|(node, (_, _, name))| (node, name.clone())).collect();
-        Some(Self { id, root, signers, certs, revoked })
+        Some(Self { id, root, signers, certs, revoked, left })
     }
 
-    /// Whether the node is certified and not expelled.
+    /// Whether the node is certified, was not expelled, and has not left.
     pub fn is_member(&self, node: NodeId) -> bool {
         self.certs.contains_key(&node) && !self.revoked.contains(&node)
     }
 
+    /// Whether the node was expelled or has left: both are for ever.
     pub fn is_revoked(&self, node: NodeId) -> bool {
         self.revoked.contains(&node)
+    }
+
+    /// Whether the node has left of its own will.
+    pub fn has_left(&self, node: NodeId) -> bool {
+        self.left.contains(&node)
     }
 
     /// Whether the node may have a log in the cluster's shard.

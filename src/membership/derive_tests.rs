@@ -167,6 +167,20 @@ fn only_the_root_appoints_only_signers_certify_and_a_revocation_is_final() {
 }
 
 #[test]
+fn a_node_leaves_by_its_own_word_alone_and_for_ever() {
+    let mut f = Fixture::new(5);
+    let mut records = f.members();
+    records.push(f.say(3, &Shard::Cluster, Body::Revocation(Revocation { node: node(3) }), 1));
+    records.push(f.say(1, &Shard::Cluster, Body::Revocation(Revocation { node: node(2) }), 1));
+    let name = "x".parse().expect("a label");
+    records.push(f.say(1, &Shard::Cluster, Body::NodeCert(NodeCert { node: node(3), name }), 99));
+    let state = cluster(&records, &f);
+    assert!(state.has_left(node(3)) && state.is_revoked(node(3)) && !state.is_member(node(3)));
+    assert!(!state.has_left(node(2)) && state.is_revoked(node(2)), "it was expelled");
+    assert!(!state.has_left(node(4)) && state.is_member(node(4)));
+}
+
+#[test]
 fn another_clusters_genesis_makes_no_state() {
     let f = Fixture::new(1);
     assert!(ClusterState::derive(crate::model::ClusterId([1; 32]), [&f.genesis].into_iter()).is_none());

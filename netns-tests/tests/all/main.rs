@@ -3,12 +3,14 @@
 mod bad_input;
 mod capacity;
 mod crash;
+mod cuts;
 mod dns_hostile;
 mod dns_protocol;
 mod forwarding;
 mod hostile;
 mod interface;
 mod isolation;
+mod leave;
 mod libraries;
 mod looking;
 mod names;

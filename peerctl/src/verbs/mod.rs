@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use peerd::control::{
     Attach, Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
-    Failure, Invited, Joined, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target, Warning,
+    Failure, Invited, Joined, Left, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target,
+    Warning,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,6 +50,12 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
                 format!("{}\n", joined.cluster)
             })?;
         }
+        Verb::Leave { release } => session.show("leave", &Request::Leave { release }, |left: &Left| {
+            if left.interfaces_kept > 0 {
+                session.narrate(&format!("{} container(s) keep their interface until the next start", left.interfaces_kept));
+            }
+            String::new()
+        })?,
         Verb::Network(network) => session.network(network)?,
         Verb::Node(Node::Ls) => session.show("node.ls", &Request::NodeLs, |rows: &Vec<NodeRow>| render::nodes(rows))?,
         Verb::Attach(attach) => {

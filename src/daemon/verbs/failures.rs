@@ -92,6 +92,19 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
             let hint = "make room, or make the state folder writable: the node then goes on by itself".to_owned();
             (ExitStatus::Failure, error.to_string(), hint)
         }
+        OperationError::RootKeyHere => {
+            let hint = "move root.key to a safe place offline and restart peerd, then leave".to_owned();
+            (Conflict, error.to_string(), hint)
+        }
+        OperationError::LastSigner => {
+            let hint = "make another node a signer first: peerctl invite --signer, where root.key lies".to_owned();
+            (Conflict, error.to_string(), hint)
+        }
+        OperationError::NobodyTold => {
+            let hint =
+                "try again when peerctl status shows a connected peer, or expel this node from another".to_owned();
+            (Timeout, error.to_string(), hint)
+        }
         _ => (ExitStatus::Failure, with_causes(error), "the daemon's log tells more".to_owned()),
     };
     Failure::new(status, what, why, hint)
@@ -105,6 +118,10 @@ fn join(error: JoinError) -> (ExitStatus, &'static str) {
         }
         JoinError::NameTaken => (Conflict, "start the daemon with another --name"),
         JoinError::Expelled => (Permission, "an expelled key stays out: start with an empty --state-dir"),
+        JoinError::SignerNotStored => (ExitStatus::Failure, "make room on the signer's disk; the token stays good"),
+        JoinError::NotStored => {
+            (ExitStatus::Failure, "make room, or make the state folder writable; the token stays good")
+        }
         JoinError::OtherCluster | JoinError::Invalid(_) => (Permission, "check where the token came from"),
     }
 }

@@ -5,6 +5,7 @@ mod attach;
 mod cluster;
 mod detach;
 mod failures;
+mod leave;
 mod look;
 mod names;
 
@@ -22,16 +23,26 @@ pub use failures::{status_of_io, status_of_socket, status_of_store, with_causes}
 pub struct Answer {
     pub data: serde_json::Value,
     pub warnings: Vec<Warning>,
+    /// Whether the node is to stop once this is told.
+    pub stop: bool,
 }
 
 impl Answer {
     fn of(data: impl Serialize) -> Self {
-        Self { data: serde_json::to_value(data).expect("answers have string keys only"), warnings: Vec::new() }
+        Self {
+            data: serde_json::to_value(data).expect("answers have string keys only"),
+            warnings: Vec::new(),
+            stop: false,
+        }
     }
 
     /// Done, and there is nothing to tell.
     fn nothing() -> Self {
         Self::of(serde_json::json!({}))
+    }
+
+    fn and_stop(self) -> Self {
+        Self { stop: true, ..self }
     }
 
     fn warn(mut self, code: &str, message: impl Into<String>) -> Self {
@@ -46,6 +57,7 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::Init { name } => cluster::init(node, name).await,
         Request::Invite { networks, ttl_s, uses, signer } => cluster::invite(node, networks, ttl_s, uses, signer).await,
         Request::Join { token } => cluster::join(node, token, progress).await,
+        Request::Leave { release } => leave::leave(node, release, progress).await,
         Request::NetworkCreate { name, internal } => cluster::network_create(node, name, internal).await,
         Request::NetworkGrant { network, node: grantee, owner } => {
             cluster::grant(node, &network, &grantee, owner).await

@@ -12,6 +12,8 @@ use crate::membership::Role;
 use crate::model::{AttachmentId, NetworkId};
 
 const SOON: Duration = Duration::from_secs(5);
+/// A question, its answer, and what each side writes to disk on the way.
+const ROUND_TRIP: Duration = Duration::from_millis(30);
 
 fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
     let mut sim = Sim::cluster(seed, count);
@@ -196,4 +198,41 @@ fn nodes_granted_late_get_a_part_too() {
     let counts = state.holdings.counts(crate::model::CONTAINERS);
     assert_eq!(counts.len(), 8);
     assert!(counts.values().all(|count| *count >= 1022 / 8 / 2), "{:?}", counts.values().collect::<Vec<_>>());
+}
+
+/// How long each of `count` attaches takes, one after the other, as fast as a script makes namespaces.
+fn attach_one_by_one(sim: &mut Sim, at: usize, network: &NetworkId, count: usize) -> Vec<Duration> {
+    let one = |_| {
+        let began = sim.now;
+        sim.attach(at, network).expect("there is room for 1022");
+        let took = sim.now - began;
+        sim.run(Duration::from_millis(5));
+        took
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn a_node_that_attaches_beyond_its_own_part_hardly_ever_waits() {
+    // The creator, who shares out, and another, beside one node and beside three.
+    for (nodes, at, own, others) in [(2, 0, 480, 400), (2, 1, 480, 400), (4, 3, 230, 200)] {
+        let (mut sim, network) = networked(48, nodes);
+        sim.run(SOON);
+        for node in 0..nodes {
+            let count = if node == at { own } else { others };
+            assert!(sim.attach_many(node, &network, count).iter().all(Result::is_ok));
+        }
+        let left = 1022 - own - others * (nodes - 1);
+        let mut took = attach_one_by_one(&mut sim, at, &network, left);
+        took.sort_unstable();
+        // The others' last addresses come one by one; all the rest was asked for ahead of the need.
+        let waited = took.iter().filter(|time| **time > ROUND_TRIP).count();
+        let slowest = took.last().expect("some");
+        println!("{nodes} nodes, node {at}: {waited} waited, {slowest:?} at most");
+        assert!(waited <= 12 && *slowest <= Duration::from_millis(300), "{nodes} nodes, node {at}: {took:?}");
+        match sim.attach(at, &network) {
+            Err(OperationError::Full { in_use: 1022, resting: 0, .. }) => {}
+            other => panic!("not full: {other:?}"),
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod compromised;
 mod harness;
 mod joining;
+mod leaving;
 mod networks;
 mod storage;
 mod wire;

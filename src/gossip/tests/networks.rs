@@ -103,7 +103,7 @@ fn asking_for_a_network_without_a_grant_is_answered_like_asking_for_one_that_nev
     let machine = sim.nodes[0].machine.as_mut().expect("runs");
     for id in [&network, &never] {
         assert!(matches!(machine.answer_space(stranger, id, false, 1, true, now), Message::Unknown));
-        assert!(matches!(machine.answer_reclaim(stranger, id, false, 1, now), Message::Unknown));
+        assert!(matches!(machine.answer_reclaim(stranger, id, false, (1, true), now), Message::Unknown));
     }
     match machine.answer_sync(stranger, SetHash([0; 32])) {
         Message::Shards(shards) => assert_eq!(shards.len(), 1),

@@ -122,3 +122,68 @@ fn nothing_leaves_a_node_before_it_is_on_disk() {
     sim.run(SOON);
     assert!(sim.nodes[0].received.iter().all(|bytes| !bytes.windows(8).any(|window| window == id.0)));
 }
+
+#[test]
+fn a_create_that_the_disk_refused_leaves_no_network_behind() {
+    let (mut sim, _) = networked(57);
+    sim.nodes[0].disk_fails = true;
+    let before = sim.nodes[0].disk.names("").count();
+    let began = sim.now;
+    let create = sim.on(0, |m, now| m.create_network(Some("late".parse().expect("a label")), false, now));
+    assert_eq!(sim.wait(0, create).err(), Some(OperationError::NotStored));
+    assert!(sim.now - began <= Duration::from_secs(1));
+    sim.nodes[0].disk_fails = false;
+    sim.run(SOON);
+    assert_eq!(sim.machine(0).membership().networks().len(), 1);
+    assert_eq!(sim.nodes[0].disk.names("").count(), before, "not a file of it");
+    sim.restart(0);
+    assert_eq!(sim.machine(0).membership().networks().len(), 1);
+    sim.create_network(0, "late");
+}
+
+#[test]
+fn a_joiner_hears_at_once_that_the_signers_disk_refuses_and_joins_later_with_the_same_token() {
+    let mut sim = Sim::cluster(58, 1);
+    let joiner = sim.add("joiner");
+    let token = sim.invite(0, &[], 1);
+    sim.nodes[0].disk_fails = true;
+    let began = sim.now;
+    assert_eq!(sim.join(joiner, &token), Err(OperationError::Join(JoinError::SignerNotStored)));
+    assert!(sim.now - began <= Duration::from_secs(1), "it waited {:?}", sim.now - began);
+    assert_eq!((sim.machine(joiner).cluster(), sim.machine(0).membership().nodes().len()), (None, 1));
+    sim.nodes[0].disk_fails = false;
+    sim.run(SOON);
+    sim.join(joiner, &token).expect("the token is as good as it was");
+}
+
+#[test]
+fn a_joiner_whose_own_disk_refuses_is_in_no_cluster_and_joins_later_with_the_same_token() {
+    let mut sim = Sim::cluster(59, 1);
+    let joiner = sim.add("joiner");
+    let token = sim.invite(0, &[], 1);
+    sim.run(SOON);
+    sim.nodes[joiner].disk_fails = true;
+    assert_eq!(sim.join(joiner, &token), Err(OperationError::Join(JoinError::NotStored)));
+    assert_eq!(sim.machine(joiner).cluster(), None);
+    sim.nodes[joiner].disk_fails = false;
+    sim.run(SOON);
+    sim.restart(joiner);
+    assert_eq!(sim.machine(joiner).cluster(), None, "it does not become a member behind its back");
+    sim.join(joiner, &token).expect("the same key may repeat it");
+    sim.until(SOON, |sim| sim.machine(0).connected().len() == 1);
+}
+
+#[test]
+fn an_init_that_the_disk_refused_leaves_no_cluster_behind() {
+    let mut sim = Sim::new(60);
+    let at = sim.add("one");
+    sim.run(SOON);
+    sim.nodes[at].disk_fails = true;
+    let init = sim.on(at, |m, now| m.init(None, now));
+    assert_eq!(sim.wait(at, init).err(), Some(OperationError::NotStored));
+    sim.nodes[at].disk_fails = false;
+    sim.run(SOON);
+    assert!(sim.machine(at).cluster().is_none() && !sim.machine(at).has_root_key());
+    let init = sim.on(at, |m, now| m.init(None, now));
+    assert!(sim.wait(at, init).is_ok());
+}

@@ -1,0 +1,93 @@
+//! Two halves of a cluster that do not hear each other, and what is true when they meet again.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use netns_tests::wait::{SOON, until, until_true};
+use netns_tests::{Container, Host, in_lab};
+use serde_json::Value;
+
+/// Attaches on each side of the cut.
+const COUNT: usize = 20;
+
+/// From here on the host hears and tells nobody, as behind a pulled cable whose link stays up.
+fn cut_off(host: &Host) -> Result<()> {
+    let rules = "add table inet cut; \
+                 add chain inet cut in { type filter hook input priority -200; }; \
+                 add chain inet cut out { type filter hook output priority -200; }; \
+                 add rule inet cut in iifname eth0 drop; \
+                 add rule inet cut out oifname eth0 drop";
+    host.exec(&["nft", rules])?.ok().map(drop)
+}
+
+fn join_again(host: &Host) -> Result<()> {
+    host.exec(&["nft", "delete table inet cut"])?.ok().map(drop)
+}
+
+fn containers(host: &Host) -> Result<Vec<Value>> {
+    Ok(host.json(&["container", "ls"])?.as_array().context("rows")?.clone())
+}
+
+/// What `status` says of numbers that two containers have.
+fn conflicts(host: &Host) -> Result<Vec<String>> {
+    let status = host.json(&["status"])?;
+    let rows = status["health"].as_array().into_iter().flatten().filter(|row| row["code"] == "number-conflict");
+    Ok(rows.filter_map(|row| row["message"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn n3_nodes_that_are_cut_off_and_attach_at_the_same_time_never_use_one_address_twice() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        cut_off(&b)?;
+        let (mut on_a, mut on_b): (Vec<Container>, Vec<Container>) = (Vec::new(), Vec::new());
+        for at in 0..COUNT {
+            on_a.push(a.container(&format!("a-{at}"), "demo", "shop", &["--type", "web"])?);
+            on_b.push(b.container(&format!("b-{at}"), "demo", "shop", &["--type", "worker"])?);
+        }
+        ensure!(containers(&a)?.len() == COUNT && containers(&b)?.len() == COUNT, "the cut is none");
+        join_again(&b)?;
+        for host in [&a, &b] {
+            let all =
+                until("all containers", SOON * 2, || Ok(Some(containers(host)?).filter(|all| all.len() == 2 * COUNT)))?;
+            let addresses: BTreeSet<_> = all.iter().filter_map(|row| row["address"].as_str()).collect();
+            ensure!(addresses.len() == 2 * COUNT, "an address is held twice: {all:?}");
+        }
+        ensure!(conflicts(&a)?.is_empty(), "other types have other numbers");
+        on_a[0].reaches(on_b[COUNT - 1].address())?;
+        on_b[0].reaches(on_a[COUNT - 1].address())
+    });
+}
+
+#[test]
+fn d3_of_two_containers_that_took_one_number_in_a_cut_the_lower_answers_and_the_other_is_a_warning() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        cut_off(&b)?;
+        let (one, two) = (a.container("web-1", "demo", "shop", &[])?, b.container("web-2", "demo", "shop", &[])?);
+        ensure!(one.hostname() == two.hostname() && one.hostname().starts_with("1."), "both took number 1");
+        join_again(&b)?;
+        // Both are the first container that their node saw, of one rev: the lower node id decides.
+        let id = |host: &Host| Ok::<_, anyhow::Error>(host.json(&["status"])?["node"]["id"].to_string());
+        let (first, second) = if id(&a)? < id(&b)? { (&one, &two) } else { (&two, &one) };
+        for (host, container) in [(&a, &one), (&b, &two)] {
+            let message = until("the warning", SOON * 2, || Ok(conflicts(host)?.pop()))?;
+            let said = format!("is container {} and container {}", first.id(), second.id());
+            ensure!(message.contains(&said), "{message}");
+            ensure!(host.json(&["status"])?["health"].as_array().is_some_and(|rows| {
+                rows.iter().any(|row| row["code"] == "number-conflict" && row["severity"] == "warning")
+            }));
+            ensure!(container.dig(first.hostname(), "A")? == [first.address()], "the lower answers on {}", host.name());
+        }
+        one.reaches(two.address())?;
+        // The way out that the warning names.
+        let loser = if second.id() == one.id() { &a } else { &b };
+        loser.peerctl(&["detach", second.id()])?.ok()?;
+        for host in [&a, &b] {
+            until_true("the warning to go", SOON, || Ok(conflicts(host)?.is_empty()))?;
+        }
+        Ok(())
+    });
+}
