@@ -169,6 +169,9 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         sweep.refuses(&a, &["demo", "--nodes", "1"], 2)?;
         sweep.answers(&a, &["demo"])?;
 
+        // The root key lies here, and nobody else could admit a node.
+        sweep.refuses(&a, &["leave"], 5)?;
+        has(&sweep.answers(&b, &["leave"])?, &["node", "interfaces_kept"])?;
         sweep.answers(&a, &["detach", id])?;
         sweep.refuses(&a, &["detach", id], 4)?;
         for verb in [&["network", "ls"][..], &["node", "ls"], &["drops"], &["status"]] {
