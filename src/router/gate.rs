@@ -1,4 +1,4 @@
-//! Two limits of rate: what strangers may make this node do, and how many ICMP errors a container gets.
+//! Three limits of rate: what strangers may make this node do, how many ICMP errors a container gets, and how fast tunnels open.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -69,6 +69,42 @@ impl TokenBucket {
     }
 }
 
+/// How far apart a node's own initiations are when it wants many tunnels at once. A handshake takes each end about 0.3 ms: at the
+/// speed of their wishes two nodes with 10,000 pairs of containers would answer attempts long given up, and nothing else.
+const INITIATION_GAP: Duration = Duration::from_millis(1);
+/// So many go without a gap.
+const INITIATION_BURST: u32 = 100;
+/// A turn further away is not waited for: whoever still wants the tunnel then asks again.
+const TURN_MAX: Duration = Duration::from_secs(12);
+
+/// Gives initiations their turns: a leaky bucket whose overflow is booked (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Default)]
+pub(super) struct Pacer {
+    /// When the bucket will be empty.
+    empty_at: Option<Instant>,
+}
+
+/// When an initiation may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Now,
+    At(Instant),
+    Never,
+}
+
+impl Pacer {
+    /// Books the next turn.
+    pub(super) fn book(&mut self, now: Instant) -> Turn {
+        let empty_at = self.empty_at.map_or(now, |at| at.max(now));
+        let wait = (empty_at - now).saturating_sub(INITIATION_GAP * INITIATION_BURST);
+        if wait > TURN_MAX {
+            return Turn::Never;
+        }
+        self.empty_at = Some(empty_at + INITIATION_GAP);
+        if wait.is_zero() { Turn::Now } else { Turn::At(now + wait) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +134,16 @@ mod tests {
         assert_eq!((0..100).filter(|_| bucket.admit(now)).count(), 10);
         assert_eq!((0..100).filter(|_| bucket.admit(now + Duration::from_millis(350))).count(), 3);
         assert_eq!((0..100).filter(|_| bucket.admit(now + Duration::from_secs(3600))).count(), 10);
+    }
+
+    #[test]
+    fn a_burst_of_initiations_goes_at_once_and_the_others_a_gap_apart_and_none_waits_for_ever() {
+        let (mut pacer, begun) = (Pacer::default(), start());
+        let turns: Vec<_> = (0..20_000).map(|_| pacer.book(begun)).collect();
+        assert_eq!(turns.iter().filter(|turn| **turn == Turn::Now).count(), 101);
+        assert_eq!(turns[101..103], [1, 2].map(|ms| Turn::At(begun + Duration::from_millis(ms))));
+        let last = turns.iter().rposition(|turn| *turn != Turn::Never).expect("some go");
+        assert_eq!(turns[last], Turn::At(begun + TURN_MAX));
+        assert_eq!(pacer.book(begun + Duration::from_secs(30)), Turn::Now);
     }
 }

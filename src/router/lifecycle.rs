@@ -10,6 +10,7 @@ use crate::model::{Generation, NodeId};
 use crate::packet::FRAME_HEADER_LEN;
 
 use super::attachment::{AttachmentSlot, Remote, Route};
+use super::gate::Turn;
 use super::noise::{Noise, Step};
 use super::tunnel::{Identity, TICK, Tunnel, TunnelSlot};
 use super::{DropReason, Router};
@@ -117,6 +118,13 @@ impl Router {
         if !tunnel.may_initiate(now) {
             tunnel.schedule.stop();
             return;
+        }
+        if !tunnel.schedule.booked {
+            match self.pacer.book(now) {
+                Turn::Now => {}
+                Turn::At(at) => return tunnel.schedule.book(at),
+                Turn::Never => return tunnel.schedule.stop(),
+            }
         }
         let jitter = self.rng.next_u64();
         let tunnel = &mut self.tunnels[slot];

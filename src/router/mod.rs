@@ -55,7 +55,7 @@ pub use pressure::{Intake, Pauses};
 pub use status::{AttachmentStatus, PeerStatus};
 
 use attachment::Attachments;
-use gate::SourceGate;
+use gate::{Pacer, SourceGate};
 use handshake::Waiting;
 use outbox::Outbox;
 use peer::Peers;
@@ -126,6 +126,7 @@ pub struct Router {
     tunnels: Tunnels,
     peers: Peers,
     strangers: SourceGate,
+    pacer: Pacer,
     waiting: Waiting,
     timers: Timers,
     pressure: Pressure,
@@ -149,6 +150,7 @@ impl Router {
             tunnels: Tunnels::new(rng.next_u32()),
             peers: Peers::default(),
             strangers: SourceGate::new(rng.next_u64(), STRANGER_HANDSHAKES_PER_SECOND),
+            pacer: Pacer::default(),
             waiting: Waiting::default(),
             timers: Timers::default(),
             pressure: Pressure::default(),

@@ -173,6 +173,8 @@ pub(super) struct Schedule {
     pub(super) next: Option<Instant>,
     /// Initiations since a session was last made.
     pub(super) unanswered: u32,
+    /// The next one has its turn booked (see [`super::gate::Pacer`]).
+    pub(super) booked: bool,
 }
 
 impl Schedule {
@@ -184,12 +186,18 @@ impl Schedule {
     /// An initiation was sent; `jitter` is any random number.
     pub(super) fn sent(&mut self, now: Instant, jitter: u64) {
         self.unanswered += 1;
+        self.booked = false;
         let wait = if self.unanswered < RETRY_FAST_COUNT {
             RETRY_FAST
         } else {
             RETRY_SLOW - Duration::from_millis(jitter % RETRY_JITTER_MS)
         };
         self.next = Some(now + wait);
+    }
+
+    /// Its turn comes later.
+    pub(super) fn book(&mut self, at: Instant) {
+        (self.next, self.booked) = (Some(at), true);
     }
 
     /// A session was made.

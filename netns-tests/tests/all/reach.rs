@@ -106,3 +106,31 @@ fn packets_of_every_size_arrive_whole() {
         Ok(())
     });
 }
+
+/// A stream that a paused node forgot to go on with would stand still until TCP's own timer, if not for ever.
+#[test]
+fn bulk_streams_one_after_the_other_are_paused_and_go_on() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let one = a.container("web-1", "demo", "shop", &[])?;
+        let two = b.container("web-2", "demo", "shop", &["--number", "2"])?;
+        a.knows(&two)?;
+        let mut server = two.start(&["iperf3", "--server", "--forceflush"])?;
+        until_true("the iperf3 server", SOON, || {
+            server.still_runs()?;
+            Ok(server.printed()?.contains("listening"))
+        })?;
+        for direction in ["--bidir", "--reverse"].into_iter().cycle().take(6) {
+            let words = ["timeout", "30", "iperf3", "--json", "--bytes=20M", "--client", two.address(), direction];
+            let report: serde_json::Value = serde_json::from_str(&one.exec(&words)?.ok()?.stdout)?;
+            ensure!(report["end"]["sum_received"]["bytes"].as_u64() >= Some(19 << 20), "{}", report["end"]);
+        }
+        for host in [&a, &b] {
+            let status = host.json(&["status"])?;
+            let pauses = status["data_plane"]["pauses"].as_str().context("a fact")?;
+            println!("{}: {pauses}", host.name());
+        }
+        Ok(())
+    });
+}

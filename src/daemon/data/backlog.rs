@@ -54,17 +54,13 @@ pub(super) enum Read {
 pub(super) enum Routed {
     /// A packet of so many bytes had its turn.
     Packet(usize),
-    /// Packets wait, and all of them for nodes that have asked for a pause.
-    Paused,
+    /// Packets wait, and all of them for nodes that have asked for a pause. The first ends then.
+    Paused(Instant),
     /// Nothing waits.
     Empty,
 }
 
 impl Backlog {
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// How many packets wait.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
@@ -115,7 +111,7 @@ impl Backlog {
             !router.is_paused(now, id, &Superpacket::new(offload, &mut waiting.buffer[start..end]))
         };
         let Some(popped) = self.queue.pop(now, may_go) else {
-            return if self.queue.is_empty() { Routed::Empty } else { Routed::Paused };
+            return router.next_resume(now).filter(|_| !self.queue.is_empty()).map_or(Routed::Empty, Routed::Paused);
         };
         let Waiting { id, device, offload, start, end, mut buffer } = popped.item;
         self.waiting[device] -= 1;

@@ -57,7 +57,8 @@ struct DataThread {
     backlog: Backlog,
     /// Whether the turn has left something that can be done at once.
     busy: bool,
-    /// Wakes the thread at the end of a pause.
+    /// When what the turn had to leave may go on, and what wakes the thread then.
+    resume: Option<Instant>,
     alarm: Alarm,
     devices: Devices,
     router: Router,
@@ -86,6 +87,7 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
         received: RecvBuffers::default(),
         backlog: Backlog::default(),
         busy: false,
+        resume: None,
         alarm,
         devices: Devices::default(),
         router,
@@ -119,8 +121,7 @@ impl DataThread {
     fn run(&mut self) {
         let mut events = Events::with_capacity(EVENTS_LEN);
         while !self.stopping {
-            let timeout = self.timeout();
-            if let Err(error) = self.poll.poll(&mut events, timeout)
+            if let Err(error) = self.poll.poll(&mut events, self.timeout())
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "cannot wait for packets");
@@ -142,7 +143,7 @@ impl DataThread {
                 }
             }
             let now = clock::now();
-            self.busy = false;
+            (self.busy, self.resume) = (false, None);
             if told {
                 self.hear(now);
                 self.resolver.handle_wake(&mut self.replies);
@@ -180,13 +181,12 @@ impl DataThread {
     }
 
     /// How long there may be nothing to do.
-    fn timeout(&mut self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         if self.socket_ready || self.busy && !self.router.is_wire_held() {
             return Some(Duration::ZERO);
         }
         let now = clock::now();
-        if !self.backlog.is_empty()
-            && let Some(resume) = self.router.next_resume(now)
+        if let Some(resume) = self.resume
             && let Err(error) = self.alarm.set(resume.saturating_duration_since(now))
         {
             tracing::debug!(%error, "the alarm cannot be set: what waits is sent now");
@@ -270,9 +270,17 @@ impl DataThread {
     fn route_backlog(&mut self, now: Instant) {
         let mut bytes = 0;
         while bytes < BURST_BYTES && !self.router.is_wire_held() {
-            let Routed::Packet(len) = self.backlog.route_next(now, &mut self.router, &self.devices) else { break };
-            self.busy = true;
-            bytes += len.max(BURST_BYTES_PER_PACKET);
+            match self.backlog.route_next(now, &mut self.router, &self.devices) {
+                Routed::Packet(len) => {
+                    self.busy = true;
+                    bytes += len.max(BURST_BYTES_PER_PACKET);
+                }
+                Routed::Paused(until) => {
+                    self.resume = Some(until);
+                    break;
+                }
+                Routed::Empty => break,
+            }
             if !self.router.has_room_outbound() {
                 self.drain();
             }
