@@ -170,7 +170,7 @@ impl UdpSocket {
         self.state.may_fragment()
     }
 
-    /// Receives what is there, up to eight buffers; [`io::ErrorKind::WouldBlock`] if nothing is.
+    /// Receives what is there, up to four buffers; [`io::ErrorKind::WouldBlock`] if nothing is.
     pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<()> {
         buffers.filled = 0;
         let mut slices = buffers.bytes.chunks_exact_mut(RECV_BUFFER_LEN).map(IoSliceMut::new);
