@@ -20,5 +20,6 @@ mod rig;
 mod run;
 mod spoofing;
 mod stop;
+mod survival;
 mod verbs;
 mod visibility;
