@@ -16,6 +16,7 @@ mod lab;
 mod lookup;
 pub mod manual;
 mod output;
+pub mod relay;
 mod sandbox;
 pub mod traffic;
 pub mod wait;

@@ -116,6 +116,7 @@ print("digest", digest.hexdigest(), flush=True)
 /// The port of [`echo`].
 pub const ECHO_PORT: &str = "7007";
 const TAKE_PORT: &str = "7008";
+const COUNT_PORT: &str = "7009";
 
 fn start(container: &Container, name: &str, program: &str, args: &[&str]) -> Result<Background> {
     let words = [&["python3", "-c", program], args].concat();
@@ -272,4 +273,61 @@ impl Transfer {
         ensure!(digest(&self.giver)? == digest(&self.taker)?, "something else arrived than was sent");
         Ok(())
     }
+}
+
+/// What became of numbered datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub different: usize,
+    pub duplicates: usize,
+    /// Those that came after one with a higher number.
+    pub disordered: usize,
+}
+
+/// Counts numbered datagrams until two seconds after the last: PORT.
+const COUNT: &str = r#"
+import socket, sys
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+datagrams.bind(("", int(sys.argv[1])))
+print("listening", flush=True)
+seen, duplicates, disordered, highest = set(), 0, 0, 0
+datagrams.settimeout(20)
+try:
+    while True:
+        number = int(datagrams.recv(64))
+        datagrams.settimeout(2)
+        duplicates += number in seen
+        disordered += number < highest
+        highest = max(highest, number)
+        seen.add(number)
+except TimeoutError:
+    print("counted", len(seen), duplicates, disordered, flush=True)
+"#;
+
+/// Sends so many numbered datagrams, 2,000 a second: ADDRESS PORT COUNT.
+const SEND: &str = r#"
+import socket, sys, time
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+due = time.monotonic()
+for number in range(int(sys.argv[3])):
+    datagrams.sendto(b"%d" % number, (sys.argv[1], int(sys.argv[2])))
+    if number % 20 == 19:
+        due += 0.01
+        time.sleep(max(0, due - time.monotonic()))
+"#;
+
+/// Sends so many numbered datagrams from one container to another, and counts what arrives.
+///
+/// # Errors
+/// If either side fails.
+pub fn count(from: &Container, to: &Container, datagrams: usize) -> Result<Counted> {
+    let mut counter = listening(start(to, "count", COUNT, &[COUNT_PORT])?)?;
+    from.python(SEND, &[to.address(), COUNT_PORT, &datagrams.to_string()])?.ok()?;
+    counter.ended(SOON * 2)?;
+    let printed = counter.printed()?;
+    let counted = printed.lines().find_map(|line| line.strip_prefix("counted ")).with_context(|| printed.clone())?;
+    let numbers = counted.split(' ').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let [different, duplicates, disordered] = numbers[..] else { anyhow::bail!("{printed}") };
+    Ok(Counted { different, duplicates, disordered })
 }

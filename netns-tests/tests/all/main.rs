@@ -1,6 +1,7 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod bad_line;
 mod capacity;
 mod crash;
 mod cuts;
