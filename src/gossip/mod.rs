@@ -11,6 +11,7 @@
 //! - A [`Output::Persist`] is written to disk as [`crate::gossip::store`] says, then confirmed. What this node itself
 //!   signed leaves it only after that.
 
+mod agree;
 mod api;
 mod attach;
 mod exchange;

@@ -114,14 +114,18 @@ fn container_row(node: &Node, membership: &Membership, network: &Network, contai
 }
 
 pub fn containers(node: &Node, text: Option<&str>) -> Result<Answer, Failure> {
-    let membership = node.membership();
     let only = text.map(|text| node.network(Some(text))).transpose()?;
-    let rows: Vec<ContainerRow> = membership
+    Ok(Answer::of(container_rows(node, only.as_deref())))
+}
+
+/// The containers of one network, or of all that this node holds.
+pub(super) fn container_rows(node: &Node, only: Option<&Network>) -> Vec<ContainerRow> {
+    let membership = node.membership();
+    membership
         .networks()
-        .filter(|network| only.as_ref().is_none_or(|only| only.id == network.id))
+        .filter(|network| only.is_none_or(|only| only.id == network.id))
         .flat_map(|network| network.containers().map(|c| container_row(node, &membership, network, c)))
-        .collect();
-    Ok(Answer::of(rows))
+        .collect()
 }
 
 /// The container with this id in the networks that this node holds.
@@ -201,6 +205,10 @@ pub async fn drops(node: &Node) -> Result<Answer, Failure> {
 }
 
 pub async fn status(node: &Node) -> Result<Answer, Failure> {
+    status_of(node).await.map(Answer::of)
+}
+
+pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     let (links, unwritten): (HashMap<NodeId, (String, f64)>, bool) = node
         .call(|engine| {
             let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
@@ -243,7 +251,7 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
             hint: "make room, or make the state folder writable; the log says why".to_owned(),
         });
     }
-    Ok(Answer::of(Status {
+    Ok(Status {
         node: NodeSelf {
             id: node.id.to_string(),
             name: node.node_name(&membership, node.id),
@@ -255,7 +263,7 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         peers,
         data_plane,
         health,
-    }))
+    })
 }
 
 /// A node that signed two things in the place of one.
