@@ -83,9 +83,10 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
         cannot_start(ExitStatus::InvalidFile, why, hint)
     };
     let mut files = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
-    let remembered = files.remove(attachments::FILE);
-    let remembered = Attachments::remembered(remembered.as_deref())
-        .map_err(|error| damaged(format!("{}: {error}", attachments::FILE)))?;
+    let remembered = Attachments::remembered(files.remove(attachments::FILE)).map_err(|error| {
+        let hint = "delete it and the containers' interfaces (ip link delete peerd0), start, and attach them again";
+        cannot_start(ExitStatus::InvalidFile, error, hint)
+    })?;
     let mut stored = Stored::empty();
     for (name, content) in files {
         stored.insert(name, content);

@@ -47,7 +47,7 @@ pub use api::{
 pub use identity::Identity;
 pub use machine::Gossip;
 pub use message::{MESSAGE_LEN_MAX, MessageError, MessageVerifier, VerifiedMessage};
-pub use store::{StoreError, Stored, Write};
+pub use store::{FileKind, StoreError, Stored, Write};
 pub use token::{InviteSpec, Token, TokenError};
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ fn who_leaves_is_gone_with_its_names_within_two_seconds_and_joins_again_as_anoth
         ensure!(has_interface("web-2")?, "the interface is gone");
         let files: Vec<_> =
             fs::read_dir(c.state_dir())?.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
-        ensure!(files.iter().all(|file| ["lock", "attachments.json"].contains(&file.as_str())), "{files:?} stay");
+        ensure!(files.iter().all(|file| ["lock", "attachments"].contains(&file.as_str())), "{files:?} stay");
         c.peerd()?;
         until_true("the interface to go", SOON, || Ok(!has_interface("web-2")?))?;
         ensure!(c.json(&["status"])?["cluster"].is_null(), "it is still in the cluster");

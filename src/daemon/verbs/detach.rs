@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Answer;
+use super::adopt::adopt_late;
 use super::attach::{blocking, open};
 use super::failures::{self, with_causes};
 use crate::control::{ExitStatus, Failure, Target};
@@ -110,6 +111,7 @@ pub async fn sweep(node: &Node) {
         for local in gone {
             let_go(node, local.id).await;
         }
+        adopt_late(node).await;
         unpublish_unknown(node).await;
     }
 }
@@ -131,10 +133,17 @@ async fn let_go(node: &Node, id: AttachmentId) {
     }
 }
 
-/// Takes out the records of attaches that were cut short.
+/// Takes out the records of attaches that were cut short, and puts right those with a key that nobody has any more: a node
+/// whose state folder was set back takes up what it signed in later runs, and that is of another key.
 pub(super) async fn unpublish_unknown(node: &Node) {
     let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
     for (_, container) in published {
+        let (id, held) = (container.id, node.attachments.key_of(container.id));
+        if let Some(key) = held.filter(|key| *key != container.public_key) {
+            tracing::warn!(attachment = %id, "its record has the key of another run: it gets the one of this run");
+            // What the disk refuses here is tried again a second later.
+            let _ = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
+        }
         if !node.attachments.is_known(container.id) {
             tracing::warn!(attachment = %container.id, "a record without a container is taken out");
             unpublish(node, container.id).await;

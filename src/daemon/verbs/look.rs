@@ -243,6 +243,12 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
+    health.extend(node.attachments.unserved().into_iter().map(|id| HealthRow {
+        code: "container-unserved".to_owned(),
+        severity: "error".to_owned(),
+        message: format!("container {id} of the last run waits for the records of its network"),
+        hint: "they come from the other nodes of the network: is one connected? peerctl node ls".to_owned(),
+    }));
     if unwritten {
         health.push(HealthRow {
             code: "state-unwritten".to_owned(),
