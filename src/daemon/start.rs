@@ -20,6 +20,7 @@ use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
 use super::resolver;
 use super::verbs;
+use super::watches::Watches;
 use super::writer::Writer;
 use crate::control::{ExitStatus, Failure};
 use crate::gossip::{self, Gossip, Identity, Stored};
@@ -150,6 +151,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         facts,
         membership: watched,
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
+        watches: Watches::default(),
         commands,
         stop: tokio::sync::Notify::new(),
     });

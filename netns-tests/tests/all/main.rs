@@ -20,6 +20,7 @@ mod reach;
 mod restart;
 mod rig;
 mod run;
+mod sabotage;
 mod spoofing;
 mod stop;
 mod survival;

@@ -220,7 +220,7 @@ pub(super) async fn plug(
         (netns.path(), tun)
     })
     .await;
-    let Tun { fd, facts } = tun.map_err(|error| {
+    let Tun { fd, facts, watch } = tun.map_err(|error| {
         // A refusal leaves the namespace as it was; a helper that died may have left a device.
         let made_nothing = !matches!(error, TunError::Helper(_));
         refused(failures::tun(WHAT, &error), made_nothing)
@@ -244,6 +244,7 @@ pub(super) async fn plug(
     match node.data.attach(attachment, device).await {
         Ok(()) => {
             node.attachments.note_key(local.id, key);
+            node.watches.add(local, watch);
             Ok(warning)
         }
         Err(error) => {

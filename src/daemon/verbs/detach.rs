@@ -52,6 +52,7 @@ pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
 
 /// Takes a container off. The caller holds its claim.
 pub(super) async fn take_off(node: &Node, local: &Local) {
+    node.watches.remove(local.id);
     unpublish(node, local.id).await;
     if let Some(fd) = node.data.detach(local.id).await {
         blocking(move || {
@@ -111,6 +112,8 @@ pub async fn sweep(node: &Node) {
         for local in gone {
             let_go(node, local.id).await;
         }
+        // One that was busy at first.
+        let_go_lost(node).await;
         adopt_late(node).await;
         unpublish_unknown(node).await;
     }
@@ -124,6 +127,13 @@ fn has_ended(local: &Local) -> bool {
             | NetnsError::Replaced(_)
             | NetnsError::NotANetns(_))
     )
+}
+
+/// Takes off the containers whose interface has left them.
+async fn let_go_lost(node: &Node) {
+    for id in node.watches.lost() {
+        let_go(node, id).await;
+    }
 }
 
 /// Takes a container off unless somebody else is at it.
@@ -151,15 +161,23 @@ pub(super) async fn unpublish_unknown(node: &Node) {
     }
 }
 
-/// Does what the data plane's events ask for, until it ends.
+/// Does what the data plane's events ask for, until it ends, and lets go containers whose interface has left them.
 pub async fn heed(node: &Node, mut events: mpsc::Receiver<DataEvent>) {
-    while let Some(event) = events.recv().await {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = node.watches.more_lost() => {
+                let_go_lost(node).await;
+                continue;
+            }
+        };
         match event {
-            DataEvent::DeviceGone(id) => {
+            None => return,
+            Some(DataEvent::DeviceGone(id)) => {
                 tracing::warn!(attachment = %id, "its interface was deleted in the container: it is detached");
                 let_go(node, id).await;
             }
-            DataEvent::UnknownPeer { vni, .. } | DataEvent::MissingKey(vni) => {
+            Some(DataEvent::UnknownPeer { vni, .. } | DataEvent::MissingKey(vni)) => {
                 // A node that stops needs nothing any more.
                 let _ = node.call(move |engine| engine.gossip.seek(vni, clock::now())).await;
             }

@@ -9,6 +9,7 @@ use crate::control::{
     NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
 };
 use crate::daemon::node::Node;
+use crate::daemon::watches::Fault;
 use crate::membership::{Container, Membership, Network, Role, State};
 use crate::model::{AttachmentId, NodeId};
 use crate::sys::netns::Origin;
@@ -243,6 +244,7 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
+    health.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
     health.extend(node.attachments.unserved().into_iter().map(|id| HealthRow {
         code: "container-unserved".to_owned(),
         severity: "error".to_owned(),
@@ -270,6 +272,25 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
         data_plane,
         health,
     })
+}
+
+/// Something was done to a container's interface from inside.
+fn interface_fault(node: &Node, id: AttachmentId, fault: &Fault) -> HealthRow {
+    let ifname = node.attachments.of_id(id).map_or_else(|| "its interface".to_owned(), |local| local.ifname);
+    let (code, hint) = match fault {
+        // The kernel took its routes away when it went down.
+        Fault::Down => ("interface-down", format!("peerctl detach {id}, and attach it again")),
+        Fault::Mtu { was, .. } => ("interface-mtu", format!("in the container: ip link set {ifname} mtu {was}")),
+        Fault::Renamed(_) => {
+            ("interface-renamed", format!("name it {ifname} again: the next start of the node looks for that"))
+        }
+    };
+    HealthRow {
+        code: code.to_owned(),
+        severity: "warning".to_owned(),
+        message: format!("interface {ifname} of container {id} was changed from inside: {fault}"),
+        hint,
+    }
 }
 
 /// A node that signed two things in the place of one.
