@@ -5,6 +5,7 @@ mod bad_line;
 mod capacity;
 mod crash;
 mod cuts;
+mod cycles;
 mod disk;
 mod dns_hostile;
 mod dns_protocol;
