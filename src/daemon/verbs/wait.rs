@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Answer;
 use super::look::find_container;
 use crate::control::{Awaited, ExitStatus, Failure, Waited};
-use crate::daemon::node::Node;
+use crate::daemon::control::Progress;
+use crate::daemon::node::{Node, stopping};
 use crate::membership::State;
 use crate::sys::clock;
 
@@ -14,8 +15,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often nodes are asked whether they hold the same records.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until it is so.
-pub async fn wait(node: &Node, awaited: Awaited, timeout_s: u64) -> Result<Answer, Failure> {
+/// Waits until it is so, or the caller has left.
+pub async fn wait(node: &Node, awaited: Awaited, timeout_s: u64, progress: &Progress) -> Result<Answer, Failure> {
     let began = clock::now();
     let timeout = Duration::from_secs(timeout_s);
     let mut membership = node.membership.clone();
@@ -36,8 +37,15 @@ pub async fn wait(node: &Node, awaited: Awaited, timeout_s: u64) -> Result<Answe
             return Err(Failure::new(ExitStatus::Timeout, what, why, hint(&awaited)));
         }
         let rest = timeout.saturating_sub(began.elapsed()).min(LOOK_INTERVAL);
-        // A node that stops drops the sender, and the next question to it says so.
-        let _ = tokio::time::timeout(rest, membership.changed()).await;
+        tokio::select! {
+            changed = tokio::time::timeout(rest, membership.changed()) => {
+                if matches!(changed, Ok(Err(_))) {
+                    return Err(stopping());
+                }
+            }
+            // Its place among the conversations is for others.
+            () = progress.left() => return Ok(Answer::nothing()),
+        }
     }
 }
 
