@@ -60,7 +60,7 @@ fn with_5_percent_lost_each_way_a_tunnel_is_there_within_a_second() {
 fn with_20_percent_lost_each_way_a_tunnel_is_there_within_two_seconds() {
     in_lab(|lab| {
         let promised = Duration::from_secs(2);
-        established(lab, 20)?.promise("20% loss each way, first answer over a fresh pair", promised, promised * 4)
+        established(lab, 20)?.promise("20% loss each way, first answer over a fresh pair", promised, promised * 15)
     });
 }
 
