@@ -14,6 +14,12 @@ netns *name:
     cargo build -p peerctl
     cargo nextest run -p netns-tests {{ name }}
 
+# The published figures of docs/reliability.md; takes hours, alone on the machine. A name picks tests
+soak *name:
+    cargo build --release -p peerctl
+    PEERD_SOAK=1 PEERCTL_BIN="$PWD/target/release/peerctl" cargo nextest run --profile soak --no-capture -p netns-tests \
+        {{ if name == "" { "survival bad_line disk sabotage cycles" } else { name } }}
+
 # Three nodes on this machine
 demo *args:
     cargo run --release -p peerctl -- demo {{ args }}

@@ -161,6 +161,16 @@ impl Host {
         Ok(daemon)
     }
 
+    /// Waits until the daemon has ended by itself.
+    ///
+    /// # Errors
+    /// If it does not, or ends badly.
+    pub fn ended(&mut self) -> Result<()> {
+        let status = self.daemon.as_mut().context("no daemon was started")?.ended(SOON)?;
+        self.daemon = None;
+        if status.success() { Ok(()) } else { bail!("{}'s daemon: {status}", self.name) }
+    }
+
     /// Stops the daemon as an operator does.
     ///
     /// # Errors

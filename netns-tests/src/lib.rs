@@ -10,17 +10,21 @@
 mod background;
 mod capture;
 mod container;
+mod figures;
 mod host;
 mod lab;
 mod lookup;
 pub mod manual;
 mod output;
+pub mod relay;
 mod sandbox;
+pub mod traffic;
 pub mod wait;
 
 pub use background::Background;
 pub use capture::{Capture, contains};
 pub use container::Container;
+pub use figures::{Figures, is_soak, repeats};
 pub use host::Host;
 pub use lab::Lab;
 pub use lookup::Lookup;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::Lab;
 use crate::output::{Output, run};
 use crate::wait;
+use crate::{Lab, is_soak};
 
 /// Set inside of the namespaces.
 const INSIDE: &str = "PEERD_LAB";
@@ -22,6 +22,8 @@ const PASSED: &str = "-- passed in its namespaces";
 const SKIPS: &str = "PEERD_TEST_SKIPS";
 /// A test that hangs is ended after this time, with all that it started.
 const TEST_TIME_MAX: Duration = Duration::from_secs(150);
+/// The published figures take longer.
+const SOAK_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 
 const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 const USER_NAMESPACE: [&str; 2] = ["--user", "--map-root-user"];
@@ -93,7 +95,8 @@ fn run_inside(name: &str, namespaces: &[&str]) -> Result<()> {
         .stderr(file)
         .spawn()
         .context("cannot start unshare")?;
-    let ended = wait::until(name, TEST_TIME_MAX, || Ok(child.try_wait()?));
+    let limit = if is_soak() { SOAK_TIME_MAX } else { TEST_TIME_MAX };
+    let ended = wait::until(name, limit, || Ok(child.try_wait()?));
     if ended.is_err() {
         // unshare takes everything that it started with it.
         child.kill()?;

@@ -114,6 +114,14 @@ pub enum Verb {
     },
     /// Packets that were dropped, by reason
     Drops,
+    /// Wait until something is so, as this node sees it
+    Wait(Wait),
+    /// Tell what changes, a line each, until interrupted
+    Events {
+        /// End after so many; the first says that from here on nothing is missed
+        #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// The whole system on this machine, without root: three nodes, two networks, six containers
     Demo(Demo),
     /// Print a completion script
@@ -145,6 +153,17 @@ pub struct Invite {
     /// The node becomes a signer (needs the root key on this node)
     #[arg(long)]
     pub signer: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// `converged`: every node of the cluster is connected and holds the same records; `network N`: this node may host
+    /// containers of it; `container ID`: it is known here and ready; `service S`: a container that is ready serves it
+    #[arg(long = "for", required = true, num_args = 1..=2, value_names = ["WHAT", "NAME"])]
+    pub awaited: Vec<String>,
+    /// How long to wait before giving up with exit code 8
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]

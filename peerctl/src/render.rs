@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use peerd::control::{
-    ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DropRow, NetworkDetail, NetworkRow, NodeRow,
-    Status,
+    ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DropRow, EventRow, NetworkDetail, NetworkRow,
+    NodeRow, Status,
 };
 
 use crate::cli::Color;
@@ -197,6 +197,14 @@ pub fn drops(rows: &[DropRow]) -> String {
         ["REASON", "PACKETS", "WHAT IT MEANS"],
         rows.iter().map(|row| [row.reason.clone(), row.packets.to_string(), row.explanation.clone()]),
     )
+}
+
+/// One line; the time is UTC.
+pub fn event(event: &EventRow) -> String {
+    let s = event.time_unix_ms / 1000;
+    let (hour, minute, second) = (s / 3600 % 24, s / 60 % 60, s % 60);
+    let (subject, message) = (printable(&event.subject), printable(&event.message));
+    format!("{hour:02}:{minute:02}:{second:02}Z  {:<18}  {subject}  {message}\n", printable(&event.event))
 }
 
 pub fn status(status: &Status, paint: Paint) -> String {

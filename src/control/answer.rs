@@ -243,6 +243,24 @@ pub struct HealthRow {
     pub hint: String,
 }
 
+/// `wait`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    pub waited_ms: u64,
+}
+
+/// An event of `events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// When this node noticed.
+    pub time_unix_ms: u64,
+    /// A stable word.
+    pub event: String,
+    /// The id of what it is about; for health its code.
+    pub subject: String,
+    pub message: String,
+}
+
 /// `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {

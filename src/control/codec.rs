@@ -14,6 +14,8 @@ pub const REQUEST_LEN_MAX: usize = 64 * 1024;
 pub enum Frame {
     /// Something was reached on the way; for the person who waits.
     Step(String),
+    /// Something has happened; for whoever listens.
+    Event(serde_json::Value),
     /// The last line: it is done.
     Done { data: serde_json::Value, warnings: Vec<Warning> },
     /// The last line: it was not done.

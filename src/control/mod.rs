@@ -1,6 +1,6 @@
 //! What peerctl can say to its node, and what the node can answer: the words and their bytes.
 //!
-//! A caller writes one [`Request`] as a line of JSON; the node answers with lines: any number of [`Frame::Step`], then one
+//! A caller writes one [`Request`] as a line of JSON; the node answers with lines: any number of [`Frame::Step`] and [`Frame::Event`], then one
 //! [`Frame::Done`] or [`Frame::Failed`]. The answers' `data` is what `--json` prints, so within a major version fields
 //! are only added.
 //!
@@ -12,10 +12,10 @@ mod failure;
 mod request;
 
 pub use answer::{
-    Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames, DropRow, GrantRow,
-    HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, NodeSelf,
-    PeerRow, Status, Warning,
+    Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames, DropRow, EventRow,
+    GrantRow, HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow,
+    NodeSelf, PeerRow, Status, Waited, Warning,
 };
 pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
 pub use failure::{ExitStatus, Failure};
-pub use request::{Attach, Request, Target};
+pub use request::{Attach, Awaited, Request, Target};

@@ -24,6 +24,8 @@ pub enum Request {
     DomainNames { app: Option<String>, network: Option<String> },
     Status,
     Drops,
+    Wait { awaited: Awaited, timeout_s: u64 },
+    Events { count: Option<u64> },
 }
 
 impl Request {
@@ -41,7 +43,35 @@ impl Request {
                 | Self::DomainNames { .. }
                 | Self::Status
                 | Self::Drops
+                | Self::Wait { .. }
+                | Self::Events { .. }
         )
+    }
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Awaited {
+    /// Every node of the cluster is connected to this one and holds the same records.
+    Converged,
+    /// This node may host containers of the network: it holds its records and its secret.
+    Network(String),
+    /// This node knows the container, and it is ready.
+    Container(String),
+    /// Some container that is ready serves it.
+    Service(String),
+}
+
+impl std::fmt::Display for Awaited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = |name: &str| name.chars().take(120).collect::<String>();
+        match self {
+            Self::Converged => f.write_str("a converged cluster"),
+            Self::Network(name) => write!(f, "network {}", short(name)),
+            Self::Container(id) => write!(f, "container {}", short(id)),
+            Self::Service(name) => write!(f, "service {}", short(name)),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The containers that this node hosts: what it must remember to serve them, to let them go, and to take them up again
 //! after a restart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::node::lock;
 use crate::dns::Caller;
-use crate::model::{AttachmentId, NetworkId};
+use crate::gossip::{self, FileKind, Stored, Write};
+use crate::model::{AttachmentId, NetworkId, WgPublicKey};
 use crate::sys::netns::{Anchor, NetnsId};
 use crate::sys::store::{StateDir, StoreError};
 
 /// The file that remembers the attachments.
-pub const FILE: &str = "attachments.json";
+pub const FILE: &str = "attachments";
 
 /// Who asks, by attachment: the resolver reads it for every query.
 pub type Callers = Arc<RwLock<HashMap<AttachmentId, Caller>>>;
@@ -62,6 +63,10 @@ pub struct Attachments {
 #[derive(Default)]
 struct Inner {
     locals: BTreeMap<AttachmentId, Local>,
+    /// The public keys under which attachments are served.
+    keys: BTreeMap<AttachmentId, WgPublicKey>,
+    /// Of an earlier run, and not served yet.
+    unserved: BTreeSet<AttachmentId>,
     /// Namespaces in which something is being attached or detached right now.
     busy: BTreeMap<NetnsId, AttachmentId>,
 }
@@ -92,13 +97,23 @@ pub enum ClaimError {
 impl Attachments {
     /// The attachments that an earlier run left.
     pub fn new(state: Arc<StateDir>, callers: Callers, remembered: Vec<Local>) -> Self {
-        let locals = remembered.into_iter().map(|local| (local.id, local)).collect();
-        Self { state, callers, inner: Mutex::new(Inner { locals, busy: BTreeMap::new() }), writing: Mutex::default() }
+        let locals: BTreeMap<_, _> = remembered.into_iter().map(|local| (local.id, local)).collect();
+        let unserved = locals.keys().copied().collect();
+        let inner = Inner { locals, unserved, ..Inner::default() };
+        Self { state, callers, inner: Mutex::new(inner), writing: Mutex::default() }
     }
 
-    /// What [`FILE`] says.
-    pub fn remembered(file: Option<&[u8]>) -> Result<Vec<Local>, serde_json::Error> {
-        file.map_or(Ok(Vec::new()), serde_json::from_slice)
+    /// What [`FILE`] says, if it is there.
+    ///
+    /// # Errors
+    /// It is damaged: a container must not get another's address because a bit was flipped.
+    pub fn remembered(file: Option<Vec<u8>>) -> Result<Vec<Local>, gossip::StoreError> {
+        let mut stored = Stored::empty();
+        if let Some(file) = file {
+            stored.insert(FILE.to_owned(), file);
+        }
+        let Some(list) = stored.open(FILE, FileKind::Attachments)? else { return Ok(Vec::new()) };
+        serde_json::from_slice(list).map_err(|_| gossip::StoreError::Content(FILE.to_owned()))
     }
 
     /// Claims a namespace that has no attachment, for `id`.
@@ -149,6 +164,27 @@ impl Attachments {
         })
     }
 
+    /// The attachments of an earlier run that are not served yet.
+    pub fn unserved(&self) -> Vec<AttachmentId> {
+        let inner = lock(&self.inner);
+        inner.unserved.iter().filter(|id| inner.locals.contains_key(id)).copied().collect()
+    }
+
+    /// An attachment of an earlier run is served again, or never will be.
+    pub fn note_settled(&self, id: AttachmentId) {
+        lock(&self.inner).unserved.remove(&id);
+    }
+
+    /// An attachment is served under this key.
+    pub fn note_key(&self, id: AttachmentId, key: WgPublicKey) {
+        lock(&self.inner).keys.insert(id, key);
+    }
+
+    /// The key under which an attachment is served.
+    pub fn key_of(&self, id: AttachmentId) -> Option<WgPublicKey> {
+        lock(&self.inner).keys.get(&id).copied()
+    }
+
     /// From now on the resolver answers to this attachment.
     pub fn answer_to(&self, caller: Caller) {
         self.callers.write().unwrap_or_else(PoisonError::into_inner).insert(caller.attachment, caller);
@@ -162,6 +198,7 @@ impl Attachments {
     /// Forgets an attachment, if it is here. Waits for the disk.
     pub fn remove(&self, id: AttachmentId) {
         self.ignore(id);
+        lock(&self.inner).keys.remove(&id);
         let removed = self.change(|locals| {
             locals.remove(&id);
         });
@@ -193,8 +230,9 @@ impl Attachments {
         let mut locals = lock(&self.inner).locals.clone();
         edit(&mut locals);
         let list: Vec<&Local> = locals.values().collect();
-        let bytes = serde_json::to_vec_pretty(&list).expect("an attachment has string keys only");
-        self.state.write(FILE, &bytes)?;
+        let list = serde_json::to_vec(&list).expect("an attachment has string keys only");
+        let file = Write::new(FILE, FileKind::Attachments, &list);
+        self.state.write(FILE, &file.content.expect("a new file has content"))?;
         lock(&self.inner).locals = locals;
         Ok(())
     }
@@ -262,11 +300,30 @@ mod tests {
         let attachments = attachments(&path, vec![local(1), local(2), local(3)]);
         let on_disk = || {
             let bytes = std::fs::read(path.join(FILE)).expect("the file");
-            Attachments::remembered(Some(&bytes)).expect("reads").iter().map(|local| local.id).collect::<Vec<_>>()
+            Attachments::remembered(Some(bytes)).expect("reads").iter().map(|local| local.id).collect::<Vec<_>>()
         };
         attachments.remove(id(2));
         assert_eq!(on_disk(), [id(1), id(3)]);
         attachments.insert(local(4)).expect("written");
         assert_eq!(on_disk(), [id(1), id(3), id(4)]);
+    }
+
+    #[test]
+    fn a_list_cut_anywhere_or_with_any_bit_flipped_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        attachments(&path, Vec::new()).insert(local(1)).expect("written");
+        let whole = std::fs::read(path.join(FILE)).expect("the file");
+        let damaged = Some(gossip::StoreError::Damaged(FILE.to_owned()));
+        for len in 0..whole.len() {
+            assert_eq!(Attachments::remembered(Some(whole[..len].to_vec())).err(), damaged, "{len} bytes");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Attachments::remembered(Some(flipped)).err(), damaged, "bit {bit}");
+        }
+        assert_eq!(Attachments::remembered(Some(whole)).expect("whole").len(), 1);
+        assert!(Attachments::remembered(None).expect("nothing to remember").is_empty());
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::node::Node;
 use super::verbs;
-use crate::control::{ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
+use crate::control::{EventRow, ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
 
 /// Conversations under way at once with those who may change the node; further ones wait in the socket's backlog.
 const CONVERSATIONS_MAX: usize = 64;
@@ -17,6 +17,8 @@ const CONVERSATIONS_MAX: usize = 64;
 const LOOKING_MAX: usize = 16;
 /// How long a caller may take to say its request, or to take a line of the answer.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often is looked whether a caller to whom there is nothing to say is still there.
+const LEFT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a verb tells how far it is.
 #[derive(Clone)]
@@ -26,6 +28,17 @@ impl Progress {
     /// Tells the person who waits. A person who has left misses it.
     pub async fn step(&self, text: impl Into<String>) {
         let _ = self.0.send(Frame::Step(text.into())).await;
+    }
+
+    /// Tells an event; whether somebody still listens.
+    pub async fn event(&self, event: EventRow) -> bool {
+        let event = serde_json::to_value(event).expect("an event has string keys only");
+        self.0.send(Frame::Event(event)).await.is_ok()
+    }
+
+    /// Waits until the caller has left.
+    pub async fn left(&self) {
+        self.0.closed().await;
     }
 }
 
@@ -80,10 +93,19 @@ async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std:
     let progress = Progress(frames.clone());
     let answering = tokio::spawn(answer(line, may_change, node.clone(), progress, frames));
     let told: std::io::Result<()> = async {
-        while let Some(frame) = lines.recv().await {
-            tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
+        loop {
+            match tokio::time::timeout(LEFT_INTERVAL, lines.recv()).await {
+                Ok(Some(frame)) => {
+                    tokio::time::timeout(LINE_TIMEOUT, write.write_all(&encode_line(&frame))).await??;
+                }
+                Ok(None) => return Ok(()),
+                // A caller may have ended its own side and wait for the answer: only one that does not read has left.
+                Err(_) if write.ready(Interest::WRITABLE).await?.is_write_closed() => {
+                    return Err(std::io::ErrorKind::BrokenPipe.into());
+                }
+                Err(_) => {}
+            }
         }
-        Ok(())
     }
     .await;
     // A caller who left ends no verb; what it still has to say goes nowhere.

@@ -18,6 +18,7 @@ mod resolver;
 mod start;
 pub mod usage;
 mod verbs;
+mod watches;
 mod writer;
 
 use std::path::PathBuf;

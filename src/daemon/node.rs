@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::attachments::Attachments;
 use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
+use super::watches::Watches;
 use crate::control::{ExitStatus, Failure};
 use crate::gossip::{Done, Gossip, JoinStep, OperationError, OperationId};
 use crate::membership::{Membership, Network};
@@ -26,6 +27,7 @@ pub struct Node {
     pub facts: Facts,
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Arc<Attachments>,
+    pub watches: Watches,
     pub commands: mpsc::Sender<Command>,
     /// Told when a verb has the node stop.
     pub stop: Notify,

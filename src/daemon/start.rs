@@ -20,6 +20,7 @@ use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
 use super::resolver;
 use super::verbs;
+use super::watches::Watches;
 use super::writer::Writer;
 use crate::control::{ExitStatus, Failure};
 use crate::gossip::{self, Gossip, Identity, Stored};
@@ -83,9 +84,10 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
         cannot_start(ExitStatus::InvalidFile, why, hint)
     };
     let mut files = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
-    let remembered = files.remove(attachments::FILE);
-    let remembered = Attachments::remembered(remembered.as_deref())
-        .map_err(|error| damaged(format!("{}: {error}", attachments::FILE)))?;
+    let remembered = Attachments::remembered(files.remove(attachments::FILE)).map_err(|error| {
+        let hint = "delete it and the containers' interfaces (ip link delete peerd0), start, and attach them again";
+        cannot_start(ExitStatus::InvalidFile, error, hint)
+    })?;
     let mut stored = Stored::empty();
     for (name, content) in files {
         stored.insert(name, content);
@@ -149,6 +151,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         facts,
         membership: watched,
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
+        watches: Watches::default(),
         commands,
         stop: tokio::sync::Notify::new(),
     });

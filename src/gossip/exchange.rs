@@ -178,7 +178,10 @@ impl Gossip {
             (Asked::Hello, ..) => self.close(connection, "the peer refused our Hello"),
             (Asked::Join, None, message) => self.handle_join_reply(connection, message),
             (Asked::Sync, Some(peer), Message::Shards(shards)) => self.compare_shards(peer, connection, shards, now),
-            (Asked::Sync, Some(_), Message::Same) => self.sync_step(),
+            (Asked::Sync, Some(peer), Message::Same) => {
+                self.agreements.note(peer, now);
+                self.sync_step();
+            }
             (Asked::Heads(shard), Some(peer), Message::State(state)) if state.shard == shard => {
                 self.compare_logs(peer, connection, state, now);
             }

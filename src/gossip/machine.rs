@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+use super::agree::Agreements;
 use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
@@ -61,6 +62,7 @@ pub struct Gossip {
     pub(super) exchanges: Exchanges,
     pub(super) rumours: Rumours,
     pub(super) sync: SyncState,
+    pub(super) agreements: Agreements,
     pub(super) persister: Persister,
     pub(super) attach_waits: Vec<AttachWait>,
     /// Shards whose logs changed since they were last derived.
@@ -142,6 +144,7 @@ impl Gossip {
             exchanges: Exchanges::default(),
             rumours: Rumours::default(),
             sync: SyncState::new(now),
+            agreements: Agreements::default(),
             persister: Persister::default(),
             attach_waits: Vec::new(),
             changed: BTreeSet::new(),

@@ -11,6 +11,7 @@
 //! - A [`Output::Persist`] is written to disk as [`crate::gossip::store`] says, then confirmed. What this node itself
 //!   signed leaves it only after that.
 
+mod agree;
 mod api;
 mod attach;
 mod exchange;
@@ -46,7 +47,7 @@ pub use api::{
 pub use identity::Identity;
 pub use machine::Gossip;
 pub use message::{MESSAGE_LEN_MAX, MessageError, MessageVerifier, VerifiedMessage};
-pub use store::{StoreError, Stored, Write};
+pub use store::{FileKind, StoreError, Stored, Write};
 pub use token::{InviteSpec, Token, TokenError};
 
 #[cfg(test)]

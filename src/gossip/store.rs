@@ -50,6 +50,8 @@ pub enum FileKind {
     ForeignLog = 6,
     Secrets = 7,
     Invites = 8,
+    /// The shell's own: the containers that this node hosts.
+    Attachments = 9,
 }
 
 const MAGIC: &[u8; 5] = b"peerd";

@@ -18,3 +18,9 @@ pub fn wall() -> SystemTime {
 pub fn unix_s() -> u64 {
     wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// The wall clock as Unix time in milliseconds; 0 before 1970.
+pub fn unix_ms() -> u64 {
+    let since = wall().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -17,6 +17,8 @@ const MARK: &str = "# written by peerd for this network namespace; removed at de
 const NAMED_NETNS: &str = "/run/netns";
 const NAMED_ETC: &str = "/etc/netns";
 const FILE_NAME: &str = "resolv.conf";
+/// What is being written, until it is whole. It is always ours.
+const TEMPORARY: &str = ".resolv.conf.peerd";
 
 /// Why a container's names are not set up. It can be attached all the same.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ pub fn place(netns: &Path) -> Option<PathBuf> {
 
 /// Removes what [`provide`] wrote, and its folder when that is empty then. A file that is not ours stays.
 pub fn withdraw(path: &Path) -> io::Result<()> {
+    // Of a node that was killed while it wrote.
+    let _ = fs::remove_file(path.with_file_name(TEMPORARY));
     match is_ours(path) {
         Ok(true) => {
             fs::remove_file(path)?;
@@ -82,14 +86,15 @@ fn write_new(folder: &Path, path: &Path) -> io::Result<()> {
     let made_folder = !folder.exists();
     fs::create_dir_all(folder)?;
     let text = format!("{MARK}{RESOLV_CONF}");
-    // `create_new` follows no link: a link somebody put here is somebody else's file.
-    let wrote = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-    let wrote = wrote.and_then(|mut file| {
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-            // Half a file would be read by every lookup in the container.
-            let _ = fs::remove_file(path);
-        })
-    });
+    let temporary = folder.join(TEMPORARY);
+    let _ = fs::remove_file(&temporary);
+    // Half a file would be read by every lookup in the container, and after a crash would look like somebody else's: so it
+    // gets its name when it is whole. `create_new` follows no link, and a link never replaces what has the name.
+    let wrote = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary);
+    let wrote = wrote
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
     if wrote.is_err() && made_folder {
         // Fails when it is not empty, and then it is not ours to remove.
         let _ = fs::remove_dir(folder);
@@ -119,6 +124,19 @@ mod tests {
         withdraw(&path).expect("removed");
         assert!(!folder.exists());
         withdraw(&path).expect("a second time");
+    }
+
+    #[test]
+    fn what_a_killed_node_had_half_written_is_nobodys_file_and_goes() {
+        let etc = tempfile::tempdir().expect("a folder");
+        let folder = etc.path().join("web");
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join(TEMPORARY), "# writ").expect("half a file");
+        let path = provide_in(&folder).expect("written");
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "only the whole file");
+        fs::write(folder.join(TEMPORARY), "").expect("half a file");
+        withdraw(&path).expect("removed");
+        assert!(!folder.exists());
     }
 
     #[test]

@@ -93,8 +93,11 @@ impl StateDir {
         }
         let lock = lock(&dir, path)?;
         let state = Self { path: path.to_owned(), dir, _lock: lock };
-        state.sweep()?;
-        Ok(state)
+        match state.sweep() {
+            // What is half written can stay there: it is never read.
+            Ok(()) | Err(StoreError::ReadOnly(_)) => Ok(state),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where it is.
@@ -206,8 +209,9 @@ impl StateDir {
 
 fn lock(dir: &OwnedFd, path: &Path) -> Result<File, StoreError> {
     let io = |e: rustix::io::Errno| classify("lock", path, e.into());
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(dir.as_fd(), LOCK, flags, PRIVATE_FILE).map_err(io)?);
+    // Not for writing: a file that is open for that would keep its file system from being made read-only.
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(dir.as_fd(), LOCK, flags, PRIVATE_FILE).map_err(io)?);
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -218,9 +222,18 @@ fn lock(dir: &OwnedFd, path: &Path) -> Result<File, StoreError> {
         }
         Err(errno) => return Err(io(errno)),
     }
-    let wrote = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    wrote.map_err(|e| classify("lock", path, e))?;
+    // Only for the message to who comes second: a disk that takes nothing is no reason not to serve what is attached.
+    let _ = note_pid(dir);
     Ok(file)
+}
+
+fn note_pid(dir: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(dir, LOCK, flags, Mode::empty())?);
+    let pid = format!("{}\n", std::process::id());
+    // Over what stands there before it is cut: on a full disk a file that was emptied does not grow again.
+    file.write_all(pid.as_bytes())?;
+    file.set_len(pid.len() as u64)
 }
 
 fn temporary(name: &str) -> String {

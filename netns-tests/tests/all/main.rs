@@ -1,9 +1,12 @@
 //! What peerd does between hosts: one file for each behaviour.
 
 mod bad_input;
+mod bad_line;
 mod capacity;
 mod crash;
 mod cuts;
+mod cycles;
+mod disk;
 mod dns_hostile;
 mod dns_protocol;
 mod forwarding;
@@ -18,7 +21,9 @@ mod reach;
 mod restart;
 mod rig;
 mod run;
+mod sabotage;
 mod spoofing;
 mod stop;
+mod survival;
 mod verbs;
 mod visibility;

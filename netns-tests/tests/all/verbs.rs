@@ -161,6 +161,17 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         let status = sweep.answers(&a, &["status"])?;
         has(&status, &["node", "cluster", "networks", "peers", "health"])?;
         has(&status["node"], &["id", "name", "listen", "uptime_s"])?;
+        has(&sweep.answers(&a, &["wait", "--for", "converged"])?, &["waited_ms"])?;
+        sweep.answers(&a, &["wait", "--for", "network", "demo"])?;
+        sweep.answers(&a, &["wait", "--for", "container", id])?;
+        sweep.answers(&a, &["wait", "--for", "service", "web"])?;
+        sweep.refuses(&a, &["wait", "--for", "service", "nobody", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "container", "nothing", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "network"], 2)?;
+        sweep.refuses(&a, &["wait", "--for", "peace"], 2)?;
+        let event = sweep.answers(&a, &["events", "--count", "1"])?;
+        has(&event, &["time_unix_ms", "event", "subject", "message"])?;
+        ensure!(event["event"] == "listening", "{event}");
         has(&status["peers"][0], &["node", "state", "path", "rtt_ms", "mtu_bytes", "rx_bytes", "tx_bytes"])?;
         ensure!(sweep.answers(&a, &["version"])?["version"].is_string(), "a version");
         sweep.refuses(&a, &["version", "surplus"], 2)?;
@@ -174,7 +185,7 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         has(&sweep.answers(&b, &["leave"])?, &["node", "interfaces_kept"])?;
         sweep.answers(&a, &["detach", id])?;
         sweep.refuses(&a, &["detach", id], 4)?;
-        for verb in [&["network", "ls"][..], &["node", "ls"], &["drops"], &["status"]] {
+        for verb in [&["network", "ls"][..], &["node", "ls"], &["drops"], &["status"], &["events"]] {
             sweep.refuses(&nobody, verb, 3)?;
         }
 

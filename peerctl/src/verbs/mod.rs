@@ -3,6 +3,7 @@
 mod exec;
 mod join;
 mod run;
+mod wait;
 
 pub use run::causes;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use peerd::control::{
     Attach, Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
     Failure, Invited, Joined, Left, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target,
-    Warning,
+    Waited, Warning,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -114,6 +115,11 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             }
         }
         Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
+        Verb::Wait(wait) => {
+            let request = Request::Wait { awaited: wait::awaited(&wait.awaited)?, timeout_s: wait.timeout.as_secs() };
+            session.show("wait", &request, |_: &Waited| String::new())?;
+        }
+        Verb::Events { count } => wait::events(&session, count)?,
         Verb::Version => {
             let data = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
             session.answer("version", &data, &[], concat!("peerctl ", env!("CARGO_PKG_VERSION"), "\n"))?;
@@ -164,15 +170,19 @@ impl Session {
 
     /// Prints an answer: as JSON if that is wanted, else as `text`.
     fn answer(&self, verb: &str, data: &serde_json::Value, warnings: &[Warning], text: &str) -> Result<(), Failure> {
-        if self.json {
-            let envelope = Envelope { schema: format!("peerctl.{verb}/1"), data, warnings };
-            let json = serde_json::to_string(&envelope).expect("an answer has string keys only");
-            return print(format!("{json}\n").as_bytes());
-        }
-        for warning in warnings {
+        for warning in warnings.iter().filter(|_| !self.json) {
             eprintln!("warning: {}", warning.message);
         }
-        print(text.as_bytes())
+        print(self.line(verb, data, warnings, text).as_bytes())
+    }
+
+    /// An answer as it is printed.
+    fn line(&self, verb: &str, data: &serde_json::Value, warnings: &[Warning], text: &str) -> String {
+        if !self.json {
+            return text.to_owned();
+        }
+        let envelope = Envelope { schema: format!("peerctl.{verb}/1"), data, warnings };
+        serde_json::to_string(&envelope).expect("an answer has string keys only") + "\n"
     }
 
     /// Says something to the person, unless they want quiet or JSON.
@@ -208,10 +218,16 @@ impl Session {
 
 /// Prints an answer. A reader that went away is no fault of ours.
 pub fn print(bytes: &[u8]) -> Result<(), Failure> {
+    print_if_read(bytes).map(drop)
+}
+
+/// As [`print`]; whether the reader is still there.
+fn print_if_read(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::broken_output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(crate::broken_output(error)),
     }
 }
 

@@ -220,7 +220,7 @@ pub(super) async fn plug(
         (netns.path(), tun)
     })
     .await;
-    let Tun { fd, facts } = tun.map_err(|error| {
+    let Tun { fd, facts, watch } = tun.map_err(|error| {
         // A refusal leaves the namespace as it was; a helper that died may have left a device.
         let made_nothing = !matches!(error, TunError::Helper(_));
         refused(failures::tun(WHAT, &error), made_nothing)
@@ -229,6 +229,7 @@ pub(super) async fn plug(
     let provided = blocking(move || resolv::provide(&path)).await;
     let warning = provided.err().map(|error| format!("names are not set up in the container: {}", with_causes(&error)));
 
+    let key = secret.public();
     let attachment =
         Attachment { id: local.id, vni, address: local.address, secret, mtu_bytes: local.mtu_bytes as u16 };
     let device = Device { fd, vnet_hdr: facts.vnet_hdr, uso: facts.offloads.uso };
@@ -241,7 +242,11 @@ pub(super) async fn plug(
         version: container.version.clone(),
     });
     match node.data.attach(attachment, device).await {
-        Ok(()) => Ok(warning),
+        Ok(()) => {
+            node.attachments.note_key(local.id, key);
+            node.watches.add(local, watch);
+            Ok(warning)
+        }
         Err(error) => {
             node.attachments.ignore(local.id);
             let failure = Failure::new(ExitStatus::Failure, WHAT, with_causes(&error), "the daemon's log tells more");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Answer;
+use super::adopt::adopt_late;
 use super::attach::{blocking, open};
 use super::failures::{self, with_causes};
 use crate::control::{ExitStatus, Failure, Target};
@@ -51,6 +52,7 @@ pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
 
 /// Takes a container off. The caller holds its claim.
 pub(super) async fn take_off(node: &Node, local: &Local) {
+    node.watches.remove(local.id);
     unpublish(node, local.id).await;
     if let Some(fd) = node.data.detach(local.id).await {
         blocking(move || {
@@ -110,6 +112,9 @@ pub async fn sweep(node: &Node) {
         for local in gone {
             let_go(node, local.id).await;
         }
+        // One that was busy at first.
+        let_go_lost(node).await;
+        adopt_late(node).await;
         unpublish_unknown(node).await;
     }
 }
@@ -124,6 +129,13 @@ fn has_ended(local: &Local) -> bool {
     )
 }
 
+/// Takes off the containers whose interface has left them.
+async fn let_go_lost(node: &Node) {
+    for id in node.watches.lost() {
+        let_go(node, id).await;
+    }
+}
+
 /// Takes a container off unless somebody else is at it.
 async fn let_go(node: &Node, id: AttachmentId) {
     if let Ok((_claim, local)) = node.attachments.claim_held(id) {
@@ -131,10 +143,17 @@ async fn let_go(node: &Node, id: AttachmentId) {
     }
 }
 
-/// Takes out the records of attaches that were cut short.
+/// Takes out the records of attaches that were cut short, and puts right those with a key that nobody has any more: a node
+/// whose state folder was set back takes up what it signed in later runs, and that is of another key.
 pub(super) async fn unpublish_unknown(node: &Node) {
     let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
     for (_, container) in published {
+        let (id, held) = (container.id, node.attachments.key_of(container.id));
+        if let Some(key) = held.filter(|key| *key != container.public_key) {
+            tracing::warn!(attachment = %id, "its record has the key of another run: it gets the one of this run");
+            // What the disk refuses here is tried again a second later.
+            let _ = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
+        }
         if !node.attachments.is_known(container.id) {
             tracing::warn!(attachment = %container.id, "a record without a container is taken out");
             unpublish(node, container.id).await;
@@ -142,15 +161,23 @@ pub(super) async fn unpublish_unknown(node: &Node) {
     }
 }
 
-/// Does what the data plane's events ask for, until it ends.
+/// Does what the data plane's events ask for, until it ends, and lets go containers whose interface has left them.
 pub async fn heed(node: &Node, mut events: mpsc::Receiver<DataEvent>) {
-    while let Some(event) = events.recv().await {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = node.watches.more_lost() => {
+                let_go_lost(node).await;
+                continue;
+            }
+        };
         match event {
-            DataEvent::DeviceGone(id) => {
+            None => return,
+            Some(DataEvent::DeviceGone(id)) => {
                 tracing::warn!(attachment = %id, "its interface was deleted in the container: it is detached");
                 let_go(node, id).await;
             }
-            DataEvent::UnknownPeer { vni, .. } | DataEvent::MissingKey(vni) => {
+            Some(DataEvent::UnknownPeer { vni, .. } | DataEvent::MissingKey(vni)) => {
                 // A node that stops needs nothing any more.
                 let _ = node.call(move |engine| engine.gossip.seek(vni, clock::now())).await;
             }

@@ -9,6 +9,7 @@ use crate::control::{
     NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
 };
 use crate::daemon::node::Node;
+use crate::daemon::watches::Fault;
 use crate::membership::{Container, Membership, Network, Role, State};
 use crate::model::{AttachmentId, NodeId};
 use crate::sys::netns::Origin;
@@ -114,14 +115,18 @@ fn container_row(node: &Node, membership: &Membership, network: &Network, contai
 }
 
 pub fn containers(node: &Node, text: Option<&str>) -> Result<Answer, Failure> {
-    let membership = node.membership();
     let only = text.map(|text| node.network(Some(text))).transpose()?;
-    let rows: Vec<ContainerRow> = membership
+    Ok(Answer::of(container_rows(node, only.as_deref())))
+}
+
+/// The containers of one network, or of all that this node holds.
+pub(super) fn container_rows(node: &Node, only: Option<&Network>) -> Vec<ContainerRow> {
+    let membership = node.membership();
+    membership
         .networks()
-        .filter(|network| only.as_ref().is_none_or(|only| only.id == network.id))
+        .filter(|network| only.is_none_or(|only| only.id == network.id))
         .flat_map(|network| network.containers().map(|c| container_row(node, &membership, network, c)))
-        .collect();
-    Ok(Answer::of(rows))
+        .collect()
 }
 
 /// The container with this id in the networks that this node holds.
@@ -201,6 +206,10 @@ pub async fn drops(node: &Node) -> Result<Answer, Failure> {
 }
 
 pub async fn status(node: &Node) -> Result<Answer, Failure> {
+    status_of(node).await.map(Answer::of)
+}
+
+pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     let (links, unwritten): (HashMap<NodeId, (String, f64)>, bool) = node
         .call(|engine| {
             let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
@@ -235,6 +244,13 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
+    health.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
+    health.extend(node.attachments.unserved().into_iter().map(|id| HealthRow {
+        code: "container-unserved".to_owned(),
+        severity: "error".to_owned(),
+        message: format!("container {id} of the last run waits for the records of its network"),
+        hint: "they come from the other nodes of the network: is one connected? peerctl node ls".to_owned(),
+    }));
     if unwritten {
         health.push(HealthRow {
             code: "state-unwritten".to_owned(),
@@ -243,7 +259,7 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
             hint: "make room, or make the state folder writable; the log says why".to_owned(),
         });
     }
-    Ok(Answer::of(Status {
+    Ok(Status {
         node: NodeSelf {
             id: node.id.to_string(),
             name: node.node_name(&membership, node.id),
@@ -255,7 +271,26 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
         peers,
         data_plane,
         health,
-    }))
+    })
+}
+
+/// Something was done to a container's interface from inside.
+fn interface_fault(node: &Node, id: AttachmentId, fault: &Fault) -> HealthRow {
+    let ifname = node.attachments.of_id(id).map_or_else(|| "its interface".to_owned(), |local| local.ifname);
+    let (code, hint) = match fault {
+        // The kernel took its routes away when it went down.
+        Fault::Down => ("interface-down", format!("peerctl detach {id}, and attach it again")),
+        Fault::Mtu { was, .. } => ("interface-mtu", format!("in the container: ip link set {ifname} mtu {was}")),
+        Fault::Renamed(_) => {
+            ("interface-renamed", format!("name it {ifname} again: the next start of the node looks for that"))
+        }
+    };
+    HealthRow {
+        code: code.to_owned(),
+        severity: "warning".to_owned(),
+        message: format!("interface {ifname} of container {id} was changed from inside: {fault}"),
+        hint,
+    }
 }
 
 /// A node that signed two things in the place of one.

@@ -4,10 +4,12 @@ mod adopt;
 mod attach;
 mod cluster;
 mod detach;
+mod events;
 mod failures;
 mod leave;
 mod look;
 mod names;
+mod wait;
 
 use serde::Serialize;
 
@@ -74,5 +76,7 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::DomainNames { app, network } => look::domain_names(node, app.as_deref(), network.as_deref()),
         Request::Status => look::status(node).await,
         Request::Drops => look::drops(node).await,
+        Request::Wait { awaited, timeout_s } => wait::wait(node, awaited, timeout_s, progress).await,
+        Request::Events { count } => events::events(node, count, progress).await,
     }
 }

@@ -1,6 +1,10 @@
 //! What a node does with damaged, missing, or old files, and with a disk that refuses.
 
+use std::cell::RefCell;
 use std::time::Duration;
+
+use proptest::prelude::*;
+use rand_core::SeedableRng;
 
 use super::harness::Sim;
 use crate::gossip::*;
@@ -186,4 +190,46 @@ fn an_init_that_the_disk_refused_leaves_no_cluster_behind() {
     assert!(sim.machine(at).cluster().is_none() && !sim.machine(at).has_root_key());
     let init = sim.on(at, |m, now| m.init(None, now));
     assert!(sim.wait(at, init).is_ok());
+}
+
+/// Any file of the folder, cut or flipped anywhere: the node starts as itself, with all that it was promised, or names it.
+#[test]
+fn whatever_happens_to_one_file_the_node_is_itself_or_refuses_by_its_name() {
+    let (mut sim, _) = networked(61);
+    let (me, attached) = (sim.machine(1).node(), sim.machine(1).attachments().len());
+    sim.kill(1);
+    let (names, whole) = (names(&sim, 1, ""), sim.nodes[1].disk.clone());
+    assert!(names.len() > 6, "{names:?}");
+    let sim = RefCell::new(sim);
+    let index = any::<prop::sample::Index>;
+    proptest!(ProptestConfig::with_cases(512), |(which in index(), at in index(), damage in 0..4u8, bit in 0..8u32)| {
+        let mut sim = sim.borrow_mut();
+        sim.nodes[1].disk = whole.clone();
+        let name = which.get(&names).clone();
+        let mut content = whole.content(&name).expect("it was listed").to_vec();
+        let at = at.index(content.len());
+        match damage {
+            0 => content.truncate(at),
+            1 => content.clear(),
+            2 => content[at] ^= 1 << bit,
+            _ => content.extend_from_within(at..),
+        }
+        sim.nodes[1].disk.insert(name.clone(), content);
+        let damaged = StoreError::Damaged(name.clone());
+        match Identity::load_or_make(&sim.nodes[1].disk, &mut rand_chacha::ChaCha20Rng::seed_from_u64(1)) {
+            Err(error) => prop_assert_eq!(error, damaged),
+            Ok((identity, write)) => {
+                prop_assert!(identity.node() == me && write.is_none(), "another identity after damage to {name}");
+                match sim.start_node(1) {
+                    Err(error) => prop_assert_eq!(error, damaged),
+                    Ok(()) => {
+                        let kept = sim.machine(1).attachments().len();
+                        sim.kill(1);
+                        prop_assert!(name.starts_with("log-"), "damage to {name} was not noticed");
+                        prop_assert_eq!(kept, attached);
+                    }
+                }
+            }
+        }
+    });
 }

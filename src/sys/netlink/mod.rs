@@ -5,6 +5,7 @@
 
 mod inet;
 mod link;
+mod watch;
 
 use std::io;
 
@@ -16,6 +17,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use inet::{InterfaceAddress, Route, RouteTo};
 pub use link::{Link, LinkChange};
+pub use watch::LinkWatch;
 
 use super::netns::Netns;
 

@@ -51,6 +51,16 @@ fn a_second_user_of_the_folder_is_refused_and_told_whose_it_is() {
 }
 
 #[test]
+fn an_open_folder_holds_no_file_open_for_writing() {
+    let (_parent, path) = state();
+    let dir = StateDir::open(&path).expect("opens");
+    dir.write("identity", b"x").expect("writes");
+    let flags = rustix::fs::fcntl_getfl(&dir._lock).expect("flags");
+    assert!(!flags.intersects(OFlags::WRONLY | OFlags::RDWR), "the file system could not be made read-only");
+    assert_eq!(fs::read_to_string(path.join(LOCK)).expect("a pid"), format!("{}\n", std::process::id()));
+}
+
+#[test]
 fn a_link_in_the_folders_place_is_refused() {
     let (parent, path) = state();
     fs::create_dir_all(parent.path().join("deep")).expect("made");

@@ -28,6 +28,7 @@ pub(super) use setup::run;
 
 use super::OsError;
 use super::helper::{self, HelperError, Task};
+use super::netlink::LinkWatch;
 use super::netns::Netns;
 
 /// The longest interface name, in bytes: `IFNAMSIZ` less its terminating zero.
@@ -50,6 +51,8 @@ pub struct Tun {
     /// [`TunFacts::vnet_hdr`] says so.
     pub fd: OwnedFd,
     pub facts: TunFacts,
+    /// Becomes readable when somebody changes the interface, moves or deletes it.
+    pub watch: LinkWatch,
 }
 
 /// What the kernel gave.
@@ -189,8 +192,11 @@ pub fn check_ifname(ifname: &str) -> Result<(), TunError> {
 
 fn open(netns: &Netns, order: Order) -> Result<Tun, TunError> {
     let (result, fds) = ask(netns, order)?;
-    match (result?, fds.into_iter().next()) {
-        (Some(facts), Some(fd)) => Ok(Tun { fd, facts }),
+    match (result?, <[OwnedFd; 2]>::try_from(fds)) {
+        (Some(facts), Ok([fd, watch])) => {
+            let watch = LinkWatch::new(watch, facts.ifindex);
+            Ok(Tun { fd, facts, watch })
+        }
         _ => Err(HelperError::Garbled.into()),
     }
 }

@@ -13,7 +13,7 @@ use super::{FALLBACK_METRIC, Order, TunError, TunFacts, TunSpec, device};
 use crate::model::{CONTAINER_PREFIX, LINK_LOCAL_PREFIX};
 use crate::sys::OsError;
 use crate::sys::helper::{self, Asked};
-use crate::sys::netlink::{Existing, Link, LinkChange, Netlink, Route, RouteTo};
+use crate::sys::netlink::{Existing, Link, LinkChange, LinkWatch, Netlink, Route, RouteTo};
 
 /// What every interface of ours carries as its alias; `ip link` shows it.
 const ALIAS: &str = "peerd";
@@ -32,7 +32,7 @@ pub(in crate::sys) fn run(order: Order, asked: Asked) -> i32 {
         Ok(None) => (Ok(None), None),
         Err(error) => (Err(error), None),
     };
-    let fds: Vec<_> = made.iter().map(|m| m.fd.as_fd()).collect();
+    let fds: Vec<_> = made.iter().flat_map(|m| [m.fd.as_fd(), m.watch.as_fd()]).collect();
     let sent = helper::send(asked.socket.as_fd(), &facts, &fds).is_ok();
     match made {
         None if sent => 0,
@@ -78,6 +78,8 @@ fn obey(order: &Order) -> Result<Option<(TunFacts, Made)>, TunError> {
 /// What must go again if the rest fails. The device itself goes with its descriptor until it is made persistent.
 struct Made {
     fd: OwnedFd,
+    /// Hears of the interface's changes from here on.
+    watch: OwnedFd,
     fallback: bool,
 }
 
@@ -97,7 +99,8 @@ fn attach(netlink: &mut Netlink, spec: &TunSpec) -> Result<(TunFacts, Made), Tun
         return Err(TunError::IfnameTaken(spec.ifname.clone()));
     }
     let fd = open_device(&spec.ifname)?;
-    let mut made = Made { fd, fallback: false };
+    let watch = LinkWatch::socket().map_err(step("watch the interface"))?;
+    let mut made = Made { fd, watch, fallback: false };
     match configure(netlink, spec, &mut made, Existing::Refuse) {
         Ok(facts) => Ok((facts, made)),
         Err(error) => {
@@ -110,7 +113,8 @@ fn attach(netlink: &mut Netlink, spec: &TunSpec) -> Result<(TunFacts, Made), Tun
 fn adopt(netlink: &mut Netlink, spec: &TunSpec) -> Result<(TunFacts, Made), TunError> {
     find_ours(netlink, &spec.ifname)?.ok_or_else(|| TunError::NoSuchInterface(spec.ifname.clone()))?;
     let fd = open_device(&spec.ifname)?;
-    let mut made = Made { fd, fallback: false };
+    let watch = LinkWatch::socket().map_err(step("watch the interface"))?;
+    let mut made = Made { fd, watch, fallback: false };
     let mut facts = configure(netlink, spec, &mut made, Existing::Replace)?;
     facts.stale_packets = throw_stale_away(&made.fd);
     // The fallback was there before: it stays whatever happens next.

@@ -1,0 +1,104 @@
+//! Wait: for something to be so, as this node sees it.
+
+use std::time::Duration;
+
+use super::Answer;
+use super::look::find_container;
+use crate::control::{Awaited, ExitStatus, Failure, Waited};
+use crate::daemon::control::Progress;
+use crate::daemon::node::{Node, stopping};
+use crate::membership::State;
+use crate::sys::clock;
+
+/// How often is looked at what no new membership tells.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often nodes are asked whether they hold the same records.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Waits until it is so, or the caller has left.
+pub async fn wait(node: &Node, awaited: Awaited, timeout_s: u64, progress: &Progress) -> Result<Answer, Failure> {
+    let began = clock::now();
+    let timeout = Duration::from_secs(timeout_s);
+    let mut membership = node.membership.clone();
+    let mut compared = None;
+    loop {
+        membership.mark_unchanged();
+        let now = clock::now();
+        if awaited == Awaited::Converged && compared.is_none_or(|at| now >= at + COMPARE_INTERVAL) {
+            compared = Some(now);
+            node.call(|engine| engine.gossip.compare_with_all(clock::now())).await?;
+        }
+        let Some(why) = missing(node, &awaited, began).await? else {
+            let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            return Ok(Answer::of(Waited { waited_ms }));
+        };
+        if began.elapsed() >= timeout {
+            let what = format!("{awaited} is not there after {timeout_s} s");
+            return Err(Failure::new(ExitStatus::Timeout, what, why, hint(&awaited)));
+        }
+        let rest = timeout.saturating_sub(began.elapsed()).min(LOOK_INTERVAL);
+        tokio::select! {
+            changed = tokio::time::timeout(rest, membership.changed()) => {
+                if matches!(changed, Ok(Err(_))) {
+                    return Err(stopping());
+                }
+            }
+            // Its place among the conversations is for others.
+            () = progress.left() => return Ok(Answer::nothing()),
+        }
+    }
+}
+
+fn hint(awaited: &Awaited) -> &'static str {
+    match awaited {
+        Awaited::Converged => "peerctl status",
+        Awaited::Network(_) => "was it granted to this node? peerctl network grant N NODE, on a node that owns it",
+        Awaited::Container(_) | Awaited::Service(_) => "peerctl container ls",
+    }
+}
+
+/// What is still missing, if anything.
+async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> Result<Option<String>, Failure> {
+    let membership = node.membership();
+    Ok(match awaited {
+        Awaited::Network(network) => match membership.network_by_text(network) {
+            None => Some("this node holds no network of that name or id".to_owned()),
+            Some(network) => {
+                let vni = network.vni;
+                let held = node.call(move |engine| engine.generations.get(&vni).is_some_and(|g| !g.is_empty())).await?;
+                (!held).then(|| "its records are here, its secret is not".to_owned())
+            }
+        },
+        Awaited::Container(id) => match find_container(&membership, id) {
+            Ok((_, container)) => (container.state != State::Ready).then(|| "it is going".to_owned()),
+            Err(failure) => Some(failure.why),
+        },
+        Awaited::Service(service) => {
+            let mut containers = membership.networks().flat_map(|network| network.containers());
+            let serves = containers.any(|c| c.service.as_str() == service && c.state == State::Ready);
+            (!serves).then(|| "no container that is ready serves it".to_owned())
+        }
+        Awaited::Converged if membership.cluster().is_none() => Some("this node is in no cluster".to_owned()),
+        Awaited::Converged => {
+            let (connected, disagreeing, unwritten) = node
+                .call(move |engine| {
+                    let connected: Vec<_> = engine.links().map(|link| link.peer()).collect();
+                    (connected, engine.gossip.disagreeing_since(since), engine.is_unwritten())
+                })
+                .await?;
+            let others = || membership.nodes().map(|other| other.id).filter(|id| *id != node.id);
+            let names = |ids: Vec<_>| {
+                let names: Vec<String> = ids.into_iter().map(|id| node.node_name(&membership, id)).collect();
+                names.join(", ")
+            };
+            let away: Vec<_> = others().filter(|id| !connected.contains(id)).collect();
+            if !away.is_empty() {
+                Some(format!("not connected: {}", names(away)))
+            } else if !disagreeing.is_empty() {
+                Some(format!("not found to hold the same records: {}", names(disagreeing)))
+            } else {
+                unwritten.then(|| "this node's disk refuses its state".to_owned())
+            }
+        }
+    })
+}
