@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+use super::alive::Alive;
 use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
@@ -57,6 +58,9 @@ pub struct Gossip {
     pub(super) spaces: BTreeMap<NetworkId, NetworkSpace>,
     pub(super) membership: Arc<Membership>,
 
+    pub(super) alive: Alive,
+    /// Whether a grant came or went since it was last decided whom to watch.
+    pub(super) shared_changed: bool,
     pub(super) peers: Peers,
     pub(super) exchanges: Exchanges,
     pub(super) rumours: Rumours,
@@ -138,6 +142,8 @@ impl Gossip {
             secrets: BTreeMap::new(),
             spaces: BTreeMap::new(),
             membership: Arc::default(),
+            alive: Alive::new(now),
+            shared_changed: false,
             peers: Peers::default(),
             exchanges: Exchanges::default(),
             rumours: Rumours::default(),

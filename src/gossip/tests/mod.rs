@@ -5,6 +5,7 @@ mod compromised;
 mod harness;
 mod joining;
 mod leaving;
+mod liveness;
 mod networks;
 mod storage;
 mod wire;
