@@ -161,6 +161,8 @@ pub enum OperationError {
     Full { network: NetworkId, in_use: u32, resting: u32, total: u32, free_in_s: Option<u64> },
     #[error("network {network} has free addresses, but they are held by nodes that cannot be reached")]
     AddressesUnreachable { network: NetworkId, holders: Vec<NodeId> },
+    #[error("a node does not expel itself: it leaves")]
+    Itself,
     #[error("the root key is not on this node, and only the root appoints and expels signers")]
     NoRootKey,
     #[error("the cluster has 255 signers, the most there can be")]

@@ -55,6 +55,8 @@ pub struct Gossip {
     pub(super) networks: BTreeMap<NetworkId, NetworkState>,
     pub(super) wanted: BTreeMap<NetworkId, Wanted>,
     pub(super) secrets: BTreeMap<NetworkId, Vec<(Generation, NetworkSecret)>>,
+    /// When this owner replaces a secret that is known to somebody who is to know it no longer.
+    pub(super) rotations: BTreeMap<NetworkId, Instant>,
     pub(super) spaces: BTreeMap<NetworkId, NetworkSpace>,
     pub(super) membership: Arc<Membership>,
 
@@ -140,6 +142,7 @@ impl Gossip {
             networks: BTreeMap::new(),
             wanted: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            rotations: BTreeMap::new(),
             spaces: BTreeMap::new(),
             membership: Arc::default(),
             alive: Alive::new(now),

@@ -31,6 +31,7 @@ mod peers;
 mod persist;
 mod push;
 mod redeem;
+mod removal;
 mod restore;
 mod secret;
 mod settle;

@@ -185,6 +185,7 @@ impl Gossip {
         self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
         self.rumours.forget(&shard);
         self.spaces.remove(id);
+        self.rotations.remove(id);
         self.wanted.remove(id);
         if self.secrets.remove(id).is_some() {
             self.persister.write(Write::remove(files::secrets_name(id)));

@@ -26,6 +26,7 @@ impl Gossip {
             if self.next_seek <= now {
                 self.next_seek = now + SEEK_EVERY;
                 self.seek_secrets(now);
+                self.tend_rotations(now);
                 self.top_up(now);
                 self.save_foreign_logs();
             }

@@ -7,5 +7,6 @@ mod joining;
 mod leaving;
 mod liveness;
 mod networks;
+mod removal;
 mod storage;
 mod wire;
