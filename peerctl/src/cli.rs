@@ -195,12 +195,25 @@ pub enum Network {
         #[arg(long)]
         owner: bool,
     },
+    /// Take a network from a node: its containers leave it, and the network's secret is replaced
+    Ungrant {
+        /// The network, by name or id
+        #[arg(value_name = "N")]
+        network: String,
+        /// The node, by name or id
+        node: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Node {
     /// The nodes of the cluster
     Ls,
+    /// Expel a node from the cluster for ever: its key is refused from now on, wherever it is used
+    Expel {
+        /// The node, by name or id
+        node: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

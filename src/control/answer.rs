@@ -99,7 +99,8 @@ pub struct NodeRow {
     pub name: String,
     /// Its number, if it is a signer.
     pub signer: Option<u8>,
-    /// `self`, `connected` or `unreachable`.
+    /// `self`, `connected`, `suspect` (asked, no answer yet), `down`, or `unreachable`: no connection, and no network shared that
+    /// would have this node ask on.
     pub state: String,
     pub endpoints: Vec<String>,
 }
@@ -222,7 +223,7 @@ pub struct NodeSelf {
 pub struct PeerRow {
     pub node: String,
     pub name: String,
-    /// `connected` or `unreachable`.
+    /// `connected`, `suspect`, `down` or `unreachable`.
     pub state: String,
     /// The address that its packets go to, if there is one.
     pub path: Option<String>,

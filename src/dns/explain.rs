@@ -4,7 +4,7 @@ use hickory_proto::rr::Name;
 
 use super::names::{Existing, Meaning, PRIVATE_ZONE, meaning};
 use super::{Caller, hostname};
-use crate::membership::{Container, Network, State};
+use crate::membership::{Container, Membership, Network, State};
 
 /// The way from a name to its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Explanation {
 }
 
 /// Explains a name to a container of `network`; `None` if it is no name.
-pub fn explain(network: &Network, caller: &Caller, name: &str) -> Option<Explanation> {
+pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name: &str) -> Option<Explanation> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
     let id = &network.id;
@@ -54,11 +54,11 @@ pub fn explain(network: &Network, caller: &Caller, name: &str) -> Option<Explana
             }
             Existing::Type(app, kind) => {
                 steps.push(format!("it is the containers of type {kind} of application {app}"));
-                list(network.containers_of(app.as_str(), kind), &mut steps)
+                list(membership, network.containers_of(app.as_str(), kind), &mut steps)
             }
             Existing::Container(container) => {
                 steps.push(format!("it is the one container {}", hostname(container, id)));
-                list([container], &mut steps)
+                list(membership, [container], &mut steps)
             }
             Existing::Address(container) => {
                 steps.push(format!("the address {} is held by container {}", container.address, container.id));
@@ -70,11 +70,18 @@ pub fn explain(network: &Network, caller: &Caller, name: &str) -> Option<Explana
 }
 
 /// What answers, and what is left out and why.
-fn list<'a>(containers: impl IntoIterator<Item = &'a std::sync::Arc<Container>>, steps: &mut Vec<String>) -> String {
+fn list<'a>(
+    membership: &Membership,
+    containers: impl IntoIterator<Item = &'a std::sync::Arc<Container>>,
+    steps: &mut Vec<String>,
+) -> String {
     let mut ready = 0;
     for container in containers {
         let Container { id, address, .. } = container.as_ref();
         match container.state {
+            State::Ready if !membership.is_found(container) => {
+                steps.push(format!("{address} is left out: its node is down (container {id})"));
+            }
             State::Ready => {
                 ready += 1;
                 steps.push(format!("{address} is ready (container {id})"));

@@ -25,7 +25,7 @@ use std::net::Ipv4Addr;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use crate::membership::{Membership, Network, State};
+use crate::membership::{Membership, Network};
 use crate::model::{AttachmentId, Label, NetworkId};
 
 use names::{Existing, Meaning};
@@ -114,13 +114,13 @@ impl Resolver {
                 Meaning::Foreign if network.internal => (Reply::code(ResponseCode::Refused), Outcome::Answered),
                 Meaning::Foreign => (Reply::code(ResponseCode::Refused), Outcome::Forward),
                 Meaning::Missing(zone) => {
-                    (Reply::missing(zone.map(|zone| zone.negative_soa(network))), Outcome::Answered)
+                    (Reply::missing(zone.map(|zone| zone.negative_soa(membership.edition(network)))), Outcome::Answered)
                 }
                 Meaning::Existing(zone, existing) => {
                     let count_max = reply::addresses_max(&request, transport);
                     let asked = question.query_type();
-                    let answers = self.records(network, caller, &existing, zone, asked, count_max);
-                    let soa = answers.is_empty().then(|| zone.negative_soa(network));
+                    let answers = self.records((membership, network), caller, &existing, zone, asked, count_max);
+                    let soa = answers.is_empty().then(|| zone.negative_soa(membership.edition(network)));
                     (Reply::existing(answers, soa), Outcome::Answered)
                 }
             },
@@ -137,7 +137,7 @@ impl Resolver {
     /// The records of one type that an existing name owns; of addresses `count_max` at most.
     fn records(
         &mut self,
-        network: &Network,
+        (membership, network): (&Membership, &Network),
         caller: &Caller,
         existing: &Existing<'_>,
         zone: names::Zone,
@@ -145,11 +145,11 @@ impl Resolver {
         count_max: usize,
     ) -> Vec<Rdata> {
         match (existing, asked) {
-            (Existing::Apex, RecordType::SOA) => vec![zone.soa(network)],
+            (Existing::Apex, RecordType::SOA) => vec![zone.soa(membership.edition(network))],
             (Existing::Apex, RecordType::NS) => vec![zone.ns()],
             (Existing::Apex, RecordType::ANY) => vec![reply::any()],
             (Existing::Type(app, kind), RecordType::A) => {
-                let mut ready: Vec<_> = ready(network, app, kind).collect();
+                let mut ready: Vec<_> = ready(membership, network, app, kind).collect();
                 // An A question alone advances the turn: the AAAA that a stub sends beside it must not.
                 if ready.len() > 1 {
                     let turn = self.rotation.next(caller.attachment, app, kind);
@@ -158,13 +158,13 @@ impl Resolver {
                 }
                 ready.into_iter().take(count_max).map(reply::address).collect()
             }
-            (Existing::Type(app, kind), RecordType::ANY) if ready(network, app, kind).next().is_some() => {
+            (Existing::Type(app, kind), RecordType::ANY) if ready(membership, network, app, kind).next().is_some() => {
                 vec![reply::any()]
             }
-            (Existing::Container(container), RecordType::A) if container.state == State::Ready => {
+            (Existing::Container(container), RecordType::A) if membership.is_found(container) => {
                 vec![reply::address(container.address)]
             }
-            (Existing::Container(container), RecordType::ANY) if container.state == State::Ready => vec![reply::any()],
+            (Existing::Container(container), RecordType::ANY) if membership.is_found(container) => vec![reply::any()],
             (Existing::Address(container), RecordType::PTR) => {
                 reply::pointer(&hostname(container, &network.id)).into_iter().collect()
             }
@@ -175,9 +175,14 @@ impl Resolver {
 }
 
 /// The addresses of a type's containers that are to be found.
-fn ready<'a>(network: &'a Network, app: &'a Label, kind: &'a str) -> impl Iterator<Item = Ipv4Addr> + 'a {
+fn ready<'a>(
+    membership: &'a Membership,
+    network: &'a Network,
+    app: &'a Label,
+    kind: &'a str,
+) -> impl Iterator<Item = Ipv4Addr> + 'a {
     network
         .containers_of(app.as_str(), kind)
-        .filter(|container| container.state == State::Ready)
+        .filter(|container| membership.is_found(container))
         .map(|container| container.address)
 }

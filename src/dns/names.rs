@@ -153,17 +153,17 @@ impl Zone {
     }
 
     /// The zone's SOA for an answer without records, living as long as that answer may be kept (RFC 2308 §3).
-    pub(super) fn negative_soa(self, network: &Network) -> Record {
-        let Rdata(soa) = self.soa(network);
+    pub(super) fn negative_soa(self, edition: u32) -> Record {
+        let Rdata(soa) = self.soa(edition);
         Record::from_rdata(self.name(), NEGATIVE_TTL.min(TTL), soa)
     }
 
     /// Formed like those of other zones that a resolver answers for by itself (RFC 6303 §3).
-    pub(super) fn soa(self, network: &Network) -> Rdata {
+    pub(super) fn soa(self, edition: u32) -> Rdata {
         let nobody = Name::from_ascii("nobody.invalid.").expect("nobody.invalid is a name");
         // It changes with what the network's names say, and with nothing of another network. Nobody transfers the zone,
         // so it need not count upwards.
-        let serial = network.edition().wrapping_add(1);
+        let serial = edition.wrapping_add(1);
         Rdata(RData::SOA(SOA::new(self.name(), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL)))
     }
 

@@ -11,7 +11,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::*;
-use crate::membership::Container;
+use crate::membership::{Container, State};
 use crate::model::{ClusterId, NodeId, Rev, Vni, WgPublicKey};
 
 const SHOP: &str = "ap-shop.pn-a.private-network.internal.";
@@ -378,9 +378,33 @@ fn an_explanation_ends_where_the_answer_does() {
         ("www.example.org", "forwarded", "no private name"),
         ("single", "NXDOMAIN", "a single label"),
     ] {
-        let told = explain(network, &caller(), name).expect("a name");
+        let told = explain(&membership, network, &caller(), name).expect("a name");
         assert_eq!(told.verdict, verdict, "{name}");
         assert!(told.steps.last().expect("a step").contains(last), "{name}: {:?}", told.steps);
     }
-    assert_eq!(explain(network, &caller(), &"a.".repeat(200)), None);
+    assert_eq!(explain(&membership, network, &caller(), &"a.".repeat(200)), None);
+}
+
+#[test]
+fn names_lead_to_no_container_of_a_node_that_is_down_and_are_there_again_when_it_is_back() {
+    let mut membership = membership();
+    let addresses_of = |membership: &Membership, name: &str| {
+        let query = question(name, RecordType::A).to_vec().expect("encodes");
+        let answer = Message::from_vec(&ask_bytes(membership, &query, Transport::Udp).1).expect("an answer");
+        assert_eq!(answer.response_code, ResponseCode::NoError, "{name}");
+        addresses(&answer)
+    };
+    let edition = |membership: &Membership| membership.edition(membership.networks().next().expect("one"));
+    let before = edition(&membership);
+    membership.set_silent([NodeId([1; 32])].into());
+    for name in [SHOP.to_owned(), format!("1.web.{SHOP}"), format!("worker.{SHOP}")] {
+        assert!(addresses_of(&membership, &name).is_empty(), "{name}");
+    }
+    let network = membership.networks().next().expect("one").clone();
+    let told = explain(&membership, &network, &caller(), SHOP).expect("a name");
+    assert!(told.steps.last().expect("a step").contains("its node is down"), "{:?}", told.steps);
+    membership.set_silent([NodeId([2; 32])].into());
+    assert_eq!(addresses_of(&membership, &format!("1.web.{SHOP}")), [ip(0, 1)]);
+    membership.set_silent([].into());
+    assert_eq!(edition(&membership), before);
 }

@@ -41,6 +41,8 @@ pub enum Output {
     Request { connection: ConnectionId, exchange: ExchangeId, bytes: Arc<[u8]> },
     /// Answer a peer's exchange. The bytes may hold a network's secret.
     Reply { connection: ConnectionId, exchange: ExchangeId, bytes: Zeroizing<Vec<u8>> },
+    /// Send `bytes` in a QUIC datagram, which may be lost.
+    Datagram { connection: ConnectionId, bytes: Vec<u8> },
     /// Open a connection to `node` at any of these addresses; refuse whoever proves another key.
     Dial { node: NodeId, endpoints: Vec<SocketAddr> },
     /// End a connection, after what was sent on it has left.
@@ -159,7 +161,9 @@ pub enum OperationError {
     Full { network: NetworkId, in_use: u32, resting: u32, total: u32, free_in_s: Option<u64> },
     #[error("network {network} has free addresses, but they are held by nodes that cannot be reached")]
     AddressesUnreachable { network: NetworkId, holders: Vec<NodeId> },
-    #[error("the root key is not on this node, and only the root appoints signers")]
+    #[error("a node does not expel itself: it leaves")]
+    Itself,
+    #[error("the root key is not on this node, and only the root appoints and expels signers")]
     NoRootKey,
     #[error("the cluster has 255 signers, the most there can be")]
     NoSignerNumberLeft,

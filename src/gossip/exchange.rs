@@ -111,6 +111,7 @@ impl Gossip {
     /// A message that needs no answer. Of a peer whose Hello was not accepted it is dropped.
     pub fn handle_push(&mut self, connection: ConnectionId, message: VerifiedMessage, now: Instant) {
         let Some(peer) = self.peers.member(connection) else { return };
+        self.note_heard(peer, now, now);
         match message.0 {
             Message::Revocations(records) => self.hear(records),
             Message::Deltas(deltas) => self.handle_deltas(peer, connection, &deltas, now),
@@ -136,6 +137,7 @@ impl Gossip {
             }
             return self.settle(now);
         };
+        self.note_heard(peer, now, now);
         let answer = match message.0 {
             Message::Sync(root) => self.answer_sync(peer, root),
             Message::Heads(shard) => self.answer_heads(peer, &shard),
@@ -169,6 +171,9 @@ impl Gossip {
         now: Instant,
     ) {
         let Some(asked) = self.exchanges.close(connection, exchange) else { return };
+        if let Some(peer) = self.peers.member(connection) {
+            self.note_heard(peer, now, now);
+        }
         match (asked, self.peers.member(connection), message.0) {
             (Asked::Hello, None, Message::Hello(hello)) => self.handle_hello_reply(connection, hello, now),
             (Asked::Hello, None, Message::HelloRefused(refusal)) => {

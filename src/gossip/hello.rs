@@ -100,6 +100,7 @@ impl Gossip {
     fn welcome(&mut self, connection: ConnectionId, now: Instant) {
         let Some(peer) = self.peers.member(connection) else { return };
         self.peers.forget_dials(peer);
+        self.note_heard(peer, now, now);
         let revocations: Vec<Verified> = self
             .cluster_records()
             .into_iter()

@@ -149,7 +149,9 @@ impl Gossip {
         if !self.networks.contains_key(network) {
             return;
         }
-        self.take_back_from_left(network, now);
+        self.tend_rotation(network, now);
+        self.acknowledge_removals(network);
+        self.take_back_from_gone(network, now);
         self.rest_inherited(network, now);
         self.fold_releases(network);
         self.forget_done_releases(network);

@@ -227,20 +227,23 @@ impl Gossip {
         self.persister.then(Waiter::Done(leaving.operation, Done::Left));
     }
 
-    /// As a home, takes back what nodes held that have left. It rests from now on: some of it was in use.
-    pub(super) fn take_back_from_left(&mut self, network: &NetworkId, now: Instant) {
+    /// As a home, takes back what nodes held that have left, or are removed as everybody knows. It rests from now on: some of it
+    /// was in use.
+    pub(super) fn take_back_from_gone(&mut self, network: &NetworkId, now: Instant) {
         let Some(belonging) = &self.belonging else { return };
         let Some(log) = self.authors.get_mut(&(self.me, Shard::Network(network.clone()))) else { return };
-        let held_by_left = |share: &Share| !share.home && belonging.state.has_left(share.holder);
-        let left: Vec<Ipv4Range> = log
+        let removed = self.networks.get(network).filter(|state| state.is_removal_known()).map(|state| &state.removed);
+        let is_gone = |node: NodeId| belonging.state.has_left(node) || removed.is_some_and(|all| all.contains(&node));
+        let held_by_gone = |share: &Share| !share.home && is_gone(share.holder);
+        let gone: Vec<Ipv4Range> = log
             .records()
             .filter_map(|record| match record.body() {
-                Body::Share(share) if held_by_left(share) => Some(share.range),
+                Body::Share(share) if held_by_gone(share) => Some(share.range),
                 _ => None,
             })
             .collect();
         let memory = self.spaces.entry(network.clone()).or_default();
-        for range in left {
+        for range in gone {
             log.remove(Kind::SHARE, &range_key(range));
             range.iter().for_each(|address| memory.free(address, now));
         }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::agree::Agreements;
+use super::alive::Alive;
 use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
@@ -55,9 +56,14 @@ pub struct Gossip {
     pub(super) networks: BTreeMap<NetworkId, NetworkState>,
     pub(super) wanted: BTreeMap<NetworkId, Wanted>,
     pub(super) secrets: BTreeMap<NetworkId, Vec<(Generation, NetworkSecret)>>,
+    /// When this owner replaces a secret that is known to somebody who is to know it no longer.
+    pub(super) rotations: BTreeMap<NetworkId, Instant>,
     pub(super) spaces: BTreeMap<NetworkId, NetworkSpace>,
     pub(super) membership: Arc<Membership>,
 
+    pub(super) alive: Alive,
+    /// Whether a grant came or went since it was last decided whom to watch.
+    pub(super) shared_changed: bool,
     pub(super) peers: Peers,
     pub(super) exchanges: Exchanges,
     pub(super) rumours: Rumours,
@@ -138,8 +144,11 @@ impl Gossip {
             networks: BTreeMap::new(),
             wanted: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            rotations: BTreeMap::new(),
             spaces: BTreeMap::new(),
             membership: Arc::default(),
+            alive: Alive::new(now),
+            shared_changed: false,
             peers: Peers::default(),
             exchanges: Exchanges::default(),
             rumours: Rumours::default(),

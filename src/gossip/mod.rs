@@ -8,14 +8,17 @@
 //! - An **exchange** is one bi stream with one request and one reply, each ended by FIN.
 //! - Every message that arrives is first given to a [`Verifier`], on whatever thread the shell likes: signatures are
 //!   checked there, never in the machine. It is refused above [`Gossip::message_len_max`] bytes.
+//! - A **datagram** may be lost, and is then forgotten. It holds at most [`DATAGRAM_LEN_MAX`] bytes.
 //! - A [`Output::Persist`] is written to disk as [`crate::gossip::store`] says, then confirmed. What this node itself
 //!   signed leaves it only after that.
 
 mod agree;
+mod alive;
 mod api;
 mod attach;
 mod exchange;
 mod files;
+mod hearing;
 mod hello;
 mod home;
 pub mod identity;
@@ -29,6 +32,7 @@ mod peers;
 mod persist;
 mod push;
 mod redeem;
+mod removal;
 mod restore;
 mod secret;
 mod settle;
@@ -40,10 +44,12 @@ mod timers;
 mod token;
 mod unwritten;
 
+pub use alive::{Liveness, SILENCE};
 pub use api::{
     AttachSpec, Attached, Config, ConnectionId, Done, ExchangeId, Invited, JoinError, JoinStep, OperationError,
     OperationId, Output, PersistToken, Space,
 };
+pub use hearing::DATAGRAM_LEN_MAX;
 pub use identity::Identity;
 pub use machine::Gossip;
 pub use message::{MESSAGE_LEN_MAX, MessageError, MessageVerifier, VerifiedMessage};

@@ -1,5 +1,6 @@
 //! Making a cluster and networks, and saying who may use them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -98,7 +99,7 @@ impl Gossip {
                 log.put(pen, &Body::NetworkDef(def), Rev(1));
                 log.put(pen, &Body::Grant(Grant { node: me, role: Role::Owner }), Rev(1));
             }
-            this.rotate_secret(&id);
+            this.rotate_secret(&id, &BTreeSet::new());
             Ok(Done::NetworkCreated { id, vni })
         })
     }
@@ -146,12 +147,13 @@ impl Gossip {
             if !state.is_granted(node) {
                 return Err(OperationError::NotGranted(node, network.clone()));
             }
-            let rev = state.next_grant_rev(node);
+            let (rev, mut removed) = (state.next_grant_rev(node), state.removed.clone());
+            removed.insert(node);
             if let Some((log, pen)) = this.own(&Shard::Network(network.clone())) {
                 log.remove(crate::membership::Kind::GRANT, &node.0);
                 log.put(pen, &Body::Ungrant(Ungrant { node }), rev);
             }
-            this.rotate_secret(network);
+            this.rotate_secret(network, &removed);
             Ok(Done::Ungranted)
         })
     }
@@ -162,6 +164,9 @@ impl Gossip {
             let state = this.state().ok_or(OperationError::NoCluster)?;
             if state.name(node).is_none() {
                 return Err(OperationError::NoNode(node));
+            }
+            if node == this.me {
+                return Err(OperationError::Itself);
             }
             let author = if state.signer_number(node).is_some() { state.root } else { this.me };
             if author == this.me && !state.is_signer(this.me) {

@@ -236,15 +236,19 @@ impl Gossip {
             self.note_dial_failed(node, now);
         }
         for node in self.dial_set() {
-            let due = self.peers.dials.get(&node).is_none_or(|dial| dial.not_before.is_none_or(|at| at <= now));
-            if due {
-                self.dial(node, now);
-            }
+            self.dial_if_due(node, now);
+        }
+    }
+
+    /// Dials a node unless that failed too short a while ago.
+    pub(super) fn dial_if_due(&mut self, node: NodeId, now: Instant) {
+        if self.peers.dials.get(&node).is_none_or(|dial| dial.not_before.is_none_or(|at| at <= now)) {
+            self.dial(node, now);
         }
     }
 
     /// The nodes to keep a connection to: all of a small cluster, a fixed choice of a large one.
-    fn dial_set(&self) -> Vec<NodeId> {
+    pub(super) fn dial_set(&self) -> Vec<NodeId> {
         let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
         let mut ranked: Vec<([u8; 8], NodeId)> = others
             .map(|node| {

@@ -1,5 +1,6 @@
 //! Network secrets: in no record, fetched from any holder over mutual TLS, and checked against what an owner published.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand_core::RngCore;
@@ -9,17 +10,23 @@ use super::exchange::Asked;
 use super::files;
 use super::machine::Gossip;
 use super::message::{Message, SecretBytes};
-use crate::membership::Shard;
 use crate::membership::body::{Body, SecretHash};
+use crate::membership::{Shard, removal_mark};
 use crate::model::{Generation, NetworkId, NetworkSecret, NodeId};
 
 /// How many generations are kept: receivers accept the newest two.
 const GENERATION_COUNT_MAX: usize = 2;
+/// How long the first owner waits: one that was away hears of a revocation before it hears what others did about it.
+const ROTATE_FIRST: Duration = Duration::from_secs(1);
+/// How long the next owner leaves it to the one before.
+const ROTATE_AFTER: Duration = Duration::from_secs(5);
+/// How long a new secret takes to be on disk at most, before another one is made.
+const ROTATE_AGAIN: Duration = Duration::from_secs(30);
 pub(super) const SEEK_EVERY: Duration = Duration::from_secs(1);
 
 impl Gossip {
-    /// Makes the network's next secret and publishes its hash.
-    pub(super) fn rotate_secret(&mut self, network: &NetworkId) {
+    /// Makes the network's next secret and publishes its hash, and that it keeps out `removed`.
+    pub(super) fn rotate_secret(&mut self, network: &NetworkId, removed: &BTreeSet<NodeId>) {
         let newest = self.networks.get(network).map(|state| (state.view.secret, state.next_secret_rev()));
         let (generation, rev) = match newest {
             Some((Some((generation, _)), rev)) => (Generation(generation.0.wrapping_add(1)), rev),
@@ -27,10 +34,36 @@ impl Gossip {
             None => (Generation(0), crate::model::Rev(1)),
         };
         let secret = NetworkSecret::random(&mut self.rng);
-        let body = Body::Secret(SecretHash { generation, hash: secret.hash() });
+        let body = Body::Secret(SecretHash { generation, hash: secret.hash(), without: removal_mark(removed) });
         self.keep_secret(network, generation, secret);
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
             log.put(pen, &body, rev);
+        }
+    }
+
+    /// Replaces a secret that somebody knows who is to know it no longer: the owner with the lowest id does so first, the
+    /// next one [`ROTATE_AFTER`] later if it is still due, and so on.
+    pub(super) fn tend_rotation(&mut self, network: &NetworkId, now: Instant) {
+        let Some(state) = self.networks.get(network) else { return };
+        let mut owners = state.owners.iter().filter(|owner| state.is_granted(**owner));
+        let Some(rank) = owners.position(|owner| *owner == self.me).filter(|_| state.is_secret_stale()) else {
+            self.rotations.remove(network);
+            return;
+        };
+        let removed = state.removed.clone();
+        let wait = ROTATE_FIRST + ROTATE_AFTER.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
+        let at = self.rotations.entry(network.clone()).or_insert(now + wait);
+        if *at <= now {
+            *at = now + ROTATE_AGAIN;
+            tracing::info!(%network, "the network gets a new secret");
+            self.rotate_secret(network, &removed);
+        }
+    }
+
+    /// Does so for every network where it is due.
+    pub(super) fn tend_rotations(&mut self, now: Instant) {
+        for network in self.rotations.keys().cloned().collect::<Vec<_>>() {
+            self.tend_rotation(&network, now);
         }
     }
 

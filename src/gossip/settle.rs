@@ -42,6 +42,7 @@ impl Gossip {
     /// Does what is due after anything happened.
     pub(super) fn settle(&mut self, now: Instant) {
         self.refresh_all(now);
+        self.watch_shared(now);
         self.flush(now);
         self.spread_rumours(now);
         self.settle_join();
@@ -155,6 +156,8 @@ impl Gossip {
             self.membership = Arc::new(membership);
             self.membership_changed = true;
             self.wanted.remove(id);
+            self.shared_changed |=
+                self.networks.get(id).is_none_or(|old| !old.view.grants.keys().eq(state.view.grants.keys()));
             self.networks.insert(id.clone(), state);
             if !held {
                 self.spaces.entry(id.clone()).or_default();
@@ -182,11 +185,13 @@ impl Gossip {
         self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
         self.rumours.forget(&shard);
         self.spaces.remove(id);
+        self.rotations.remove(id);
         self.wanted.remove(id);
         if self.secrets.remove(id).is_some() {
             self.persister.write(Write::remove(files::secrets_name(id)));
         }
         if let Some(state) = self.networks.remove(id) {
+            self.shared_changed = true;
             let mut membership = (*self.membership).clone();
             membership.remove_network(id);
             self.membership = Arc::new(membership);

@@ -26,12 +26,16 @@ impl Gossip {
             if self.next_seek <= now {
                 self.next_seek = now + SEEK_EVERY;
                 self.seek_secrets(now);
+                self.tend_rotations(now);
                 self.top_up(now);
                 self.save_foreign_logs();
             }
             if let Some((token, writes)) = self.persister.retry(now) {
                 self.outputs.push_back(Output::Persist { token, writes });
             }
+        }
+        if self.alive.due() <= now {
+            self.tend_alive(now);
         }
         if self.next_ask().is_some_and(|at| at <= now) {
             self.tend_attach_waits(now);
@@ -42,6 +46,6 @@ impl Gossip {
     /// When to call [`Gossip::handle_timeout`] if nothing else happens first.
     pub fn next_timeout(&self) -> Instant {
         let rumours = self.rumours.due().unwrap_or(self.next_housekeeping);
-        self.next_housekeeping.min(rumours).min(self.next_ask().unwrap_or(rumours))
+        self.next_housekeeping.min(self.alive.due()).min(rumours).min(self.next_ask().unwrap_or(rumours))
     }
 }

@@ -86,6 +86,7 @@ impl Gossip {
             self.close(connection, "this node is in no cluster");
         }
         self.peers = Peers::default();
+        self.alive.forget();
         self.membership = Membership::default().into();
         self.membership_changed = true;
     }

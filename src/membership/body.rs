@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use minicbor::{Decode, Encode};
 
+use super::head::SetHash;
 use super::record::{Kind, Record};
 use super::view::{Role, State};
 use crate::model::{AttachmentId, Generation, Ipv4Range, Label, NetworkId, NodeId, Vni, WgPublicKey};
@@ -29,6 +30,7 @@ pub enum Body {
     Release(Release),
     Secret(SecretHash),
     Container(ContainerBody),
+    Ack(Ack),
     /// Of a kind that this version does not know or does not read, or not of its kind's form: kept, forwarded, and counted for nothing.
     Unread,
 }
@@ -157,6 +159,18 @@ pub struct SecretHash {
     pub generation: Generation,
     #[cbor(n(1), with = "minicbor::bytes")]
     pub hash: [u8; 32],
+    /// Who is kept out, as [`super::removal_mark`] says: nodes that held the secret before.
+    #[n(2)]
+    pub without: Option<SetHash>,
+}
+
+/// A granted node knows who is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ack {
+    /// As [`super::removal_mark`] says.
+    #[n(0)]
+    pub removed: SetHash,
 }
 
 /// A container (or gateway, or stock client) is attached.
@@ -200,6 +214,7 @@ impl Body {
             Kind::RELEASE => minicbor::decode(body).map(Self::Release),
             Kind::SECRET => minicbor::decode(body).map(Self::Secret),
             Kind::CONTAINER => minicbor::decode(body).map(Self::Container),
+            Kind::ACK => minicbor::decode(body).map(Self::Ack),
             _ => Ok(Self::Unread),
         };
         read.ok().filter(|read| read.is_sound() && read.key() == record.key).unwrap_or(Self::Unread)
@@ -229,6 +244,7 @@ impl Body {
             Self::Release(_) => Kind::RELEASE,
             Self::Secret(_) => Kind::SECRET,
             Self::Container(_) => Kind::CONTAINER,
+            Self::Ack(_) => Kind::ACK,
             Self::Unread => Kind(0),
         }
     }
@@ -244,7 +260,9 @@ impl Body {
             Self::Share(Share { range, .. }) => range_key(*range),
             Self::Release(Release { range, .. }) => range_key(*range),
             Self::Container(container) => container.id.0.to_vec(),
-            Self::Genesis(_) | Self::Node(_) | Self::NetworkDef(_) | Self::Secret(_) | Self::Unread => Vec::new(),
+            Self::Genesis(_) | Self::Node(_) | Self::NetworkDef(_) | Self::Secret(_) | Self::Ack(_) | Self::Unread => {
+                Vec::new()
+            }
         }
     }
 
@@ -263,6 +281,7 @@ impl Body {
             Self::Release(b) => minicbor::to_vec(b),
             Self::Secret(b) => minicbor::to_vec(b),
             Self::Container(b) => minicbor::to_vec(b),
+            Self::Ack(b) => minicbor::to_vec(b),
             Self::Unread => Ok(Vec::new()),
         };
         bytes.expect("a Vec takes every byte")

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::body::{Body, ContainerBody, NetworkDef};
 use super::cluster::ClusterState;
+use super::head::SetHash;
 use super::shares::Holdings;
 use super::signed::Verified;
 use super::view::{Container, Network, Role};
@@ -27,6 +28,12 @@ pub struct NetworkState {
     writers: BTreeSet<NodeId>,
     /// The highest rev of each node's grants and ungrants.
     grant_revs: BTreeMap<NodeId, Rev>,
+    /// Who had a grant once and is to know no secret any more: expelled, gone, or not granted any more.
+    pub removed: BTreeSet<NodeId>,
+    /// Whom each granted node knows to be removed.
+    acks: BTreeMap<NodeId, SetHash>,
+    /// Whom the newest secret keeps out.
+    secret_without: Option<SetHash>,
     secret_rev: Rev,
     container_rev: Rev,
 }
@@ -52,7 +59,7 @@ impl NetworkState {
     ) -> Option<Self> {
         let (creator, def) =
             records.clone().find_map(|record| Some((record.origin(), definition(id, cluster, record)?)))?;
-        let (owners, grants, grant_revs) = grants(creator, records.clone());
+        let (owners, grants, ungranted, grant_revs) = grants(creator, records.clone());
 
         let mut view = Network::new(id.clone(), def.vni, creator);
         view.name.clone_from(&def.name);
@@ -69,6 +76,11 @@ impl NetworkState {
             .max_by_key(|(order, _)| *order);
         view.secret = newest.map(|(_, secret)| (secret.generation, secret.hash));
 
+        let acks = records.clone().filter_map(|record| match record.body() {
+            Body::Ack(ack) => Some((record.origin(), ack.removed)),
+            _ => None,
+        });
+        let acks = acks.collect();
         let holdings = Holdings::derive(creator, records.clone());
         let mut container_rev = Rev(0);
         let mut counted: BTreeMap<_, (Rev, &ContainerBody, NodeId)> = BTreeMap::new();
@@ -87,9 +99,23 @@ impl NetworkState {
         for (rev, body, node) in counted.into_values() {
             view.insert_container(Arc::new(container(node, rev, body)));
         }
+        let removed =
+            ungranted.into_iter().chain(grants.keys().filter(|node| !cluster.is_member(**node)).copied()).collect();
+        let secret_without = newest.and_then(|(_, secret)| secret.without);
         let writers = grants.keys().chain(&owners).copied().collect();
         let secret_rev = newest.map_or(Rev(0), |((rev, _), _)| rev);
-        Some(Self { view: Arc::new(view), holdings, owners, writers, grant_revs, secret_rev, container_rev })
+        Some(Self {
+            view: Arc::new(view),
+            holdings,
+            owners,
+            writers,
+            grant_revs,
+            removed,
+            acks,
+            secret_without,
+            secret_rev,
+            container_rev,
+        })
     }
 
     /// Whether the node may have a log in the shard.
@@ -105,6 +131,17 @@ impl NetworkState {
     /// The rev of the next grant or ungrant of a node.
     pub fn next_grant_rev(&self, node: NodeId) -> Rev {
         self.grant_revs.get(&node).copied().unwrap_or_default().next()
+    }
+
+    /// Whether every granted node knows who is removed.
+    pub fn is_removal_known(&self) -> bool {
+        let mark = removal_mark(&self.removed);
+        mark.is_some_and(|mark| self.view.grants.keys().all(|node| self.acks.get(node) == Some(&mark)))
+    }
+
+    /// Whether somebody knows the newest secret who is to know it no longer.
+    pub fn is_secret_stale(&self) -> bool {
+        self.view.secret.is_some() && self.secret_without != removal_mark(&self.removed)
     }
 
     /// The rev of the next secret.
@@ -135,11 +172,23 @@ pub fn container(node: NodeId, rev: Rev, body: &ContainerBody) -> Container {
     }
 }
 
-/// The owners, the grants, and the highest rev of each node's.
+/// Names a set of nodes that are kept out; none of an empty one.
+pub fn removal_mark(removed: &BTreeSet<NodeId>) -> Option<SetHash> {
+    let mut hasher = blake3::Hasher::new();
+    for node in removed {
+        hasher.update(&node.0);
+    }
+    (!removed.is_empty()).then(|| SetHash(*hasher.finalize().as_bytes()))
+}
+
+/// The highest rev of each node's grants and ungrants.
+type Revs = BTreeMap<NodeId, Rev>;
+
+/// The owners, the grants, who is ungranted, and the highest rev of each node's.
 fn grants<'a>(
     creator: NodeId,
     records: impl Iterator<Item = &'a Verified> + Clone,
-) -> (BTreeSet<NodeId>, BTreeMap<NodeId, Role>, BTreeMap<NodeId, Rev>) {
+) -> (BTreeSet<NodeId>, BTreeMap<NodeId, Role>, BTreeSet<NodeId>, Revs) {
     let said = |record: &Verified| match record.body() {
         Body::Grant(grant) => Some((grant.node, Some(grant.role))),
         Body::Ungrant(ungrant) => Some((ungrant.node, None)),
@@ -167,6 +216,11 @@ fn grants<'a>(
             revs.entry(node).and_modify(|held| *held = (*held).max(rev)).or_insert(rev);
         }
     }
+    let ungranted: BTreeSet<NodeId> = newest
+        .iter()
+        .filter(|(node, (_, _, role))| role.is_none() && **node != creator)
+        .map(|(node, _)| *node)
+        .collect();
     let mut granted: BTreeMap<NodeId, Role> = newest
         .into_iter()
         .filter_map(|(node, (_, _, role))| {
@@ -175,5 +229,5 @@ fn grants<'a>(
         })
         .collect();
     granted.insert(creator, Role::Owner);
-    (owners, granted, revs)
+    (owners, granted, ungranted, revs)
 }

@@ -74,6 +74,7 @@ impl Kind {
     pub const CONTAINER: Self = Self(22);
     pub const SERVICE_DEF: Self = Self(23);
     pub const DEPLOY: Self = Self(24);
+    pub const ACK: Self = Self(25);
 }
 
 /// When a node signed something: orders everything it signs in one shard, and no two things have the same.

@@ -2,7 +2,7 @@
 //!
 //! Whoever changes it makes a new one; a change to one network clones that network alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ pub struct Membership {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     networks: BTreeMap<NetworkId, Arc<Network>>,
     by_vni: HashMap<Vni, NetworkId>,
+    silent: BTreeSet<NodeId>,
 }
 
 /// A certified node that is not revoked.
@@ -165,6 +166,28 @@ impl Membership {
         }
         let mut begun = self.nodes().filter(|node| text.len() >= 4 && node.id.to_string().starts_with(text));
         begun.next().filter(|_| begun.next().is_none())
+    }
+
+    /// Whether this node has evidence of its own that the other one is down.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.silent.contains(&node)
+    }
+
+    /// These nodes are down, and no others.
+    pub fn set_silent(&mut self, nodes: BTreeSet<NodeId>) {
+        self.silent = nodes;
+    }
+
+    /// Whether names lead to a container: it is ready, and its node is not down.
+    pub fn is_found(&self, container: &Container) -> bool {
+        container.state == State::Ready && !self.is_silent(container.node)
+    }
+
+    /// A number that changes when what the names of a network lead to does; see [`Network::edition`].
+    pub fn edition(&self, network: &Network) -> u32 {
+        let granted = self.silent.iter().filter(|node| network.grants.contains_key(*node));
+        let mark = |node: &NodeId| u32::from_be_bytes([node.0[0], node.0[1], node.0[2], node.0[3] | 1]);
+        granted.fold(network.edition(), |sum, node| sum.wrapping_add(mark(node)))
     }
 
     /// Puts a node in, or in the place of what was known of it.

@@ -41,6 +41,8 @@ drop_reasons! {
         "a container sent through its private interface to an address outside of the private network";
     UnknownDestination: "unknown-destination" =
         "nobody holds the destination address; the sender got an ICMP host unreachable";
+    NodeDown: "node-down" =
+        "the destination's node is down; the sender got an ICMP host unreachable: peerctl node ls";
     NoService: "no-service" = "the resolver's address was used for something other than DNS";
     UnknownAttachment: "unknown-attachment" = "a packet came from or for a container that has just been detached";
     UnsupportedOffload: "unsupported-offload" =

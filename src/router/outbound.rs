@@ -145,7 +145,17 @@ impl Router {
             self.open_route(now, slot, to, packet)?;
         }
         let route = &self.attachments[slot].routes[&to];
-        match route.sending {
+        let is_down = match route.sending {
+            Some(tunnel) => self.peers[self.tunnels[tunnel].peer].is_down,
+            None => self.membership.is_silent(route.remote.node),
+        };
+        let sending = route.sending;
+        if is_down {
+            // The tunnel stays: should the node be back in a moment, its connections go on.
+            self.refuse(now, slot, packet, Unreachable::Host);
+            return Err(DropReason::NodeDown);
+        }
+        match sending {
             Some(tunnel) => self.seal(now, tunnel, packet),
             None => self.enqueue(now, slot, to, packet),
         }
@@ -227,6 +237,10 @@ impl Router {
             self.refuse(now, slot, packet, Unreachable::Host);
             return Err(DropReason::UnknownDestination);
         };
+        if self.membership.is_silent(remote.node) {
+            self.refuse(now, slot, packet, Unreachable::Host);
+            return Err(DropReason::NodeDown);
+        }
         if self.keys.get(&vni).is_none_or(Vec::is_empty) {
             self.out.push_event(Event::MissingKey { vni, generation: None });
             return Err(DropReason::NoNetworkKey);

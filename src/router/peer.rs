@@ -17,6 +17,8 @@ pub(super) struct PeerSlot(u32);
 /// One other node.
 pub(super) struct Peer {
     pub(super) node: NodeId,
+    /// Whether it is down, as far as this node can tell.
+    pub(super) is_down: bool,
     /// Where its newest authenticated packet came from.
     learned: Option<SocketAddr>,
     /// Where the control plane says it is.
@@ -77,6 +79,7 @@ impl Peers {
         *self.by_node.entry(node).or_insert_with(|| {
             self.peers.push(Peer {
                 node,
+                is_down: false,
                 learned: None,
                 told: None,
                 recorded: Vec::new(),
@@ -101,6 +104,7 @@ impl Peers {
         }
         self.endpoints.clear();
         for peer in &mut self.peers {
+            peer.is_down = membership.is_silent(peer.node);
             if membership.node(peer.node).is_none() {
                 (peer.learned, peer.told, peer.endpoint) = (None, None, None);
                 peer.recorded.clear();

@@ -61,6 +61,11 @@ impl Router {
         peers.into_values().filter(|peer| Some(peer.node) != self.node).collect()
     }
 
+    /// When each node's newest authenticated packet came.
+    pub fn heard(&self) -> Vec<(NodeId, Instant)> {
+        self.peers.iter().filter_map(|peer| Some((peer.node, peer.last_heard?))).collect()
+    }
+
     /// The local attachments.
     pub fn attachments(&self) -> impl Iterator<Item = AttachmentStatus> + '_ {
         self.attachments.iter().map(|(_, attachment)| AttachmentStatus {

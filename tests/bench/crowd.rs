@@ -189,6 +189,9 @@ impl Crowd {
                 let message = to.verifier().verify(&bytes).expect("what a node sends is a message");
                 to.handle_push(Self::connection(at), message, now);
             }
+            Output::Datagram { connection, bytes } => {
+                self.machines[connection.0 as usize].handle_datagram(Self::connection(at), &bytes, now);
+            }
             Output::Request { connection, exchange, bytes } => {
                 self.exchanges += 1;
                 let own = ExchangeId(self.exchanges);

@@ -108,6 +108,18 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         sweep.answers(&a, &["network", "grant", "demo", "b"])?;
         sweep.refuses(&a, &["network", "grant", "demo", "nobody"], 4)?;
         sweep.refuses(&b, &["network", "grant", "demo", "a"], 6)?;
+        sweep.refuses(&a, &["network", "ungrant", "demo", "nobody"], 4)?;
+        sweep.refuses(&a, &["network", "ungrant", "demo", "a"], 5)?;
+        sweep.refuses(&b, &["network", "ungrant", "demo", "a"], 6)?;
+        sweep.answers(&a, &["network", "ungrant", "demo", "b"])?;
+        sweep.answers(&a, &["network", "grant", "demo", "b"])?;
+        sweep.refuses(&a, &["node", "expel", "nobody"], 4)?;
+        sweep.refuses(&a, &["node", "expel", "a"], 5)?;
+        sweep.refuses(&b, &["node", "expel", "a"], 6)?;
+        let mut d = lab.host("d")?;
+        d.peerd()?;
+        d.join(&a, &[])?;
+        sweep.answers(&a, &["node", "expel", "d"])?;
         has(&sweep.answers(&a, &["node", "ls"])?[0], &["id", "name", "state", "endpoints"])?;
 
         for netns in ["free", "other"] {

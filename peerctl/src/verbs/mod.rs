@@ -59,6 +59,9 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
         })?,
         Verb::Network(network) => session.network(network)?,
         Verb::Node(Node::Ls) => session.show("node.ls", &Request::NodeLs, |rows: &Vec<NodeRow>| render::nodes(rows))?,
+        Verb::Node(Node::Expel { node }) => {
+            session.show("node.expel", &Request::NodeExpel { node }, |_: &serde_json::Value| String::new())?;
+        }
         Verb::Attach(attach) => {
             let target = match (attach.target.netns, attach.target.pid) {
                 (Some(path), _) => Target::Netns(absolute(path)?),
@@ -211,6 +214,10 @@ impl Session {
             Network::Grant { network, node, owner } => {
                 let request = Request::NetworkGrant { network, node, owner };
                 self.show("network.grant", &request, |_: &serde_json::Value| String::new())
+            }
+            Network::Ungrant { network, node } => {
+                let request = Request::NetworkUngrant { network, node };
+                self.show("network.ungrant", &request, |_: &serde_json::Value| String::new())
             }
         }
     }

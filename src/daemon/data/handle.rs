@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use mio::Waker;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,7 @@ pub(super) enum Call {
     Detach(AttachmentId, oneshot::Sender<Option<OwnedFd>>),
     Rekey(AttachmentId, WgSecret, oneshot::Sender<bool>),
     Stats(oneshot::Sender<DataStats>),
+    Heard(oneshot::Sender<Vec<(NodeId, Instant)>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -147,6 +149,11 @@ impl DataHandle {
     /// Counters and peers; `None` once the thread has stopped.
     pub async fn stats(&self) -> Option<DataStats> {
         self.call(Call::Stats).await
+    }
+
+    /// When each node's newest authenticated packet came; nothing once the thread has stopped.
+    pub async fn heard(&self) -> Vec<(NodeId, Instant)> {
+        self.call(Call::Heard).await.unwrap_or_default()
     }
 
     /// Stops the thread. The devices stay as they are for the next start.

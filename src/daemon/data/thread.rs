@@ -332,6 +332,9 @@ impl DataThread {
                 Call::Stats(answer) => {
                     let _ = answer.send(self.stats());
                 }
+                Call::Heard(answer) => {
+                    let _ = answer.send(self.router.heard());
+                }
                 Call::Shutdown(answer) => {
                     self.stopping = true;
                     let _ = answer.send(());

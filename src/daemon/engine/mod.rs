@@ -9,11 +9,11 @@ mod whereabouts;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::peer::{Heard, Peer};
+use self::peer::{Heard, HeardDatagram, Peer};
 use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
 use super::quic::{Endpoint, Link, ReplyStream};
@@ -42,6 +42,9 @@ pub enum Event {
     Closed(ConnectionId),
     Push(ConnectionId, Heard),
     Request(ConnectionId, ReplyStream, Heard),
+    Datagram(ConnectionId, HeardDatagram),
+    /// When the data plane last heard each node.
+    Frames(Vec<(NodeId, Instant)>),
     /// The reply to an exchange of ours, if one came that holds.
     Reply(ConnectionId, ExchangeId, Option<VerifiedMessage>),
     Persisted(PersistToken, bool),
@@ -126,7 +129,7 @@ impl Engine {
                 Some(command) = commands.recv() => command(&mut self),
                 Some(event) = inbox.recv() => self.handle(event),
                 Some(link) = links.recv() => self.handle(Event::Linked(link)),
-                _ = look.tick() => self.publish_endpoints(),
+                _ = look.tick() => self.look(),
                 () = tokio::time::sleep_until(timeout.into()) => self.gossip.handle_timeout(clock::now()),
             }
             self.drain();
@@ -191,6 +194,8 @@ impl Engine {
                 self.replies.insert(exchange, (connection, reply));
                 self.gossip.handle_request(connection, exchange, heard.message, now);
             }
+            Event::Datagram(connection, heard) => self.gossip.handle_datagram(connection, &heard.bytes, now),
+            Event::Frames(heard) => self.gossip.handle_heard(heard, now),
             Event::Reply(connection, exchange, Some(message)) => {
                 self.gossip.handle_reply(connection, exchange, message, now);
             }
@@ -244,6 +249,11 @@ impl Engine {
             Output::Push { connection, bytes } => {
                 if let Some(peer) = self.peers.get(&connection) {
                     peer.push(bytes);
+                }
+            }
+            Output::Datagram { connection, bytes } => {
+                if let Some(peer) = self.peers.get(&connection) {
+                    peer.link.datagram(bytes);
                 }
             }
             Output::Request { connection, exchange, bytes } => self.request(connection, exchange, bytes),
@@ -317,6 +327,17 @@ impl Engine {
             }
             let _ = events.send(Event::DialFailed(node)).await;
         });
+    }
+
+    /// What nobody tells: where links lead to by now, and whom the data plane hears.
+    fn look(&mut self) {
+        self.publish_endpoints();
+        if self.gossip.is_asking() {
+            let (data, events) = (self.data.clone(), self.events.clone());
+            tokio::spawn(async move {
+                let _ = events.send(Event::Frames(data.heard().await)).await;
+            });
+        }
     }
 
     /// Tells the data plane where nodes are, as far as that is new.

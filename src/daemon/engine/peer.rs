@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::Event;
 use crate::daemon::quic::{Link, LinkError, PushStream, ReplyStream};
 use crate::daemon::verbs::with_causes;
-use crate::gossip::{ConnectionId, ExchangeId, MessageVerifier, VerifiedMessage};
+use crate::gossip::{ConnectionId, DATAGRAM_LEN_MAX, ExchangeId, MessageVerifier, VerifiedMessage};
 
 /// Pushes that may be on the way to one peer; one that takes none any more is brought up to date by the next sync.
 const PUSHES_MAX: usize = 32;
@@ -20,6 +20,14 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages of one peer, read or waiting to be handled, each of up to a MiB and a few more once it is decoded. Who says more
 /// waits, and fills nothing but its own stream's window.
 const HEARD_COUNT_MAX: usize = 6;
+/// Datagrams of one peer that wait to be handled; QUIC keeps a few more, and drops the oldest of too many.
+const DATAGRAM_COUNT_MAX: usize = 4;
+
+/// A datagram, and its place as with [`Heard`].
+pub struct HeardDatagram {
+    pub bytes: Vec<u8>,
+    _place: OwnedSemaphorePermit,
+}
 
 /// A message and its place among those of its peer, free again when the machine has handled it.
 pub struct Heard {
@@ -174,8 +182,16 @@ impl Reader {
                 tokio::spawn(async move { events.send(Event::Request(connection, reply, message.await?)).await.ok() });
             }
         };
-        // Both end when the connection does, and not before.
-        tokio::join!(pushes, exchanges);
+        let places = Arc::new(Semaphore::new(DATAGRAM_COUNT_MAX));
+        let datagrams = async {
+            while let Ok(bytes) = self.link.accept_datagram(DATAGRAM_LEN_MAX).await {
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                let heard = HeardDatagram { bytes, _place: place };
+                let _ = self.events.send(Event::Datagram(self.connection, heard)).await;
+            }
+        };
+        // They end when the connection does, and not before.
+        tokio::join!(pushes, exchanges, datagrams);
         let error: LinkError = self.link.closed().await.into();
         tracing::debug!(peer = %self.link.peer(), error = with_causes(&error), "a link ended");
         // A refusal is followed by the connection's end, and must be heard before it.

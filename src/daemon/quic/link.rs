@@ -114,6 +114,23 @@ impl Link {
         bounded(read_whole(&mut receive, MESSAGE_LEN_MAX)).await
     }
 
+    /// One datagram, which may be lost; it certainly is if the peer takes none.
+    pub fn datagram(&self, bytes: Vec<u8>) {
+        if let Err(error) = self.connection.send_datagram(bytes.into()) {
+            tracing::debug!(peer = %self.peer, %error, "a datagram is lost");
+        }
+    }
+
+    /// The next datagram of at most `len_max` bytes. Cancel safe.
+    pub async fn accept_datagram(&self, len_max: usize) -> Result<Vec<u8>, LinkError> {
+        loop {
+            let datagram = self.connection.read_datagram().await?;
+            if datagram.len() <= len_max {
+                return Ok(datagram.to_vec());
+            }
+        }
+    }
+
     /// The next message that the peer pushes. Cancel safe until a stream is there.
     pub async fn accept_push(&self) -> Result<PushStream, LinkError> {
         Ok(PushStream(self.connection.accept_uni().await?))

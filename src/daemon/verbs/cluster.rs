@@ -1,5 +1,6 @@
 //! The cluster: starting it, inviting, joining, networks and grants.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use crate::control::{ExitStatus, Failure, Invited, Joined, NetworkCreated};
 use crate::daemon::control::Progress;
 use crate::daemon::node::Node;
 use crate::gossip::{Done, InviteSpec, JoinStep, OperationError, Token};
-use crate::membership::Role;
+use crate::membership::{Node as Member, Role};
 use crate::sys::clock;
 
 /// How long `join` may take before the person hears that it failed.
@@ -142,20 +143,38 @@ pub async fn network_create(node: &Node, name: Option<String>, internal: bool) -
     }
 }
 
+/// The node that a person means.
+fn named(node: &Node, text: &str) -> Result<Arc<Member>, Failure> {
+    node.membership().node_by_text(text).cloned().ok_or_else(|| {
+        let why = "no node of the cluster has this name or id, or several have";
+        Failure::new(ExitStatus::NotFound, format_args!("there is no node {text}"), why, "peerctl node ls")
+    })
+}
+
 pub async fn grant(node: &Node, network: &str, grantee: &str, owner: bool) -> Result<Answer, Failure> {
     let network = node.network(Some(network))?;
-    let Some(grantee) = node.membership().node_by_text(grantee).cloned() else {
-        let why = "no node of the cluster has this name or id, or several have";
-        return Err(Failure::new(
-            ExitStatus::NotFound,
-            format_args!("there is no node {grantee}"),
-            why,
-            "peerctl node ls",
-        ));
-    };
+    let grantee = named(node, grantee)?;
     let (id, to, role) = (network.id.clone(), grantee.id, if owner { Role::Owner } else { Role::Host });
     let done = node.operate(move |gossip| gossip.grant(&id, to, role, clock::now()), None).await?;
     let what = format!("cannot grant {} to {}", network.display_name(), grantee.name);
     done.map_err(|error| operation(what, &error, &node.membership()))?;
+    Ok(Answer::nothing())
+}
+
+pub async fn ungrant(node: &Node, network: &str, grantee: &str) -> Result<Answer, Failure> {
+    let network = node.network(Some(network))?;
+    let grantee = named(node, grantee)?;
+    let (id, from) = (network.id.clone(), grantee.id);
+    let done = node.operate(move |gossip| gossip.ungrant(&id, from, clock::now()), None).await?;
+    let what = format!("cannot take {} from {}", network.display_name(), grantee.name);
+    done.map_err(|error| operation(what, &error, &node.membership()))?;
+    Ok(Answer::nothing())
+}
+
+pub async fn expel(node: &Node, other: &str) -> Result<Answer, Failure> {
+    let other = named(node, other)?;
+    let id = other.id;
+    let done = node.operate(move |gossip| gossip.expel(id, clock::now()), None).await?;
+    done.map_err(|error| operation(format_args!("cannot expel {}", other.name), &error, &node.membership()))?;
     Ok(Answer::nothing())
 }

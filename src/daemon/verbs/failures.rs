@@ -81,6 +81,12 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
             let why = format!("the free addresses are held by unreachable {}", holders.join(", "));
             (Conflict, why, "peerctl status shows which nodes this one reaches".to_owned())
         }
+        OperationError::Itself => (Conflict, error.to_string(), "peerctl leave, on the node that is to go".to_owned()),
+        OperationError::Creator(network) => (
+            Conflict,
+            format!("network {} belongs to its creator", network_name(network)),
+            "to have it leave the cluster: peerctl node expel NODE".to_owned(),
+        ),
         OperationError::NoRootKey => {
             (Permission, error.to_string(), "run it on the node where peerctl init left root.key".to_owned())
         }

@@ -10,8 +10,10 @@ use crate::control::{
 };
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
+use crate::gossip::Liveness;
 use crate::membership::{Container, Membership, Network, Role, State};
 use crate::model::{AttachmentId, NodeId};
+use crate::sys::clock;
 use crate::sys::netns::Origin;
 
 /// The node's own inner MTU, as long as no path has lowered it.
@@ -71,8 +73,27 @@ pub async fn network(node: &Node, text: Option<&str>) -> Result<Answer, Failure>
     }))
 }
 
+/// How the nodes are that share a network with this one.
+async fn liveness(node: &Node) -> Result<HashMap<NodeId, Liveness>, Failure> {
+    node.call(|engine| {
+        let membership = engine.gossip.membership();
+        membership.nodes().filter_map(|other| Some((other.id, engine.gossip.liveness(other.id)?))).collect()
+    })
+    .await
+}
+
+fn peer_state(linked: bool, liveness: Option<&Liveness>) -> &'static str {
+    match liveness {
+        Some(Liveness::Down { .. }) => "down",
+        Some(Liveness::Suspect) => "suspect",
+        _ if linked => "connected",
+        _ => "unreachable",
+    }
+}
+
 pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
     let linked: Vec<NodeId> = node.call(|engine| engine.links().map(|link| link.peer()).collect()).await?;
+    let alive = liveness(node).await?;
     let membership = node.membership();
     let rows: Vec<NodeRow> = membership
         .nodes()
@@ -82,10 +103,8 @@ pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
             signer: other.signer,
             state: if other.id == node.id {
                 "self"
-            } else if linked.contains(&other.id) {
-                "connected"
             } else {
-                "unreachable"
+                peer_state(linked.contains(&other.id), alive.get(&other.id))
             }
             .to_owned(),
             endpoints: other.endpoints.iter().map(ToString::to_string).collect(),
@@ -107,6 +126,8 @@ fn container_row(node: &Node, membership: &Membership, network: &Network, contai
         version: container.version.clone(),
         service: container.service.to_string(),
         state: match container.state {
+            // Until its node is heard again, or other nodes know that it is gone.
+            _ if membership.is_silent(container.node) => "gone".to_owned(),
             State::Ready => "ready".to_owned(),
             State::Draining => "draining".to_owned(),
         },
@@ -217,6 +238,7 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
         })
         .await?;
     let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
+    let alive = liveness(node).await?;
     let membership = node.membership();
     let peers: Vec<PeerRow> = membership
         .nodes()
@@ -227,7 +249,7 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
             PeerRow {
                 node: other.id.to_string(),
                 name: other.name.to_string(),
-                state: if link.is_some() { "connected" } else { "unreachable" }.to_owned(),
+                state: peer_state(link.is_some(), alive.get(&other.id)).to_owned(),
                 path: link.map(|(path, _)| path.clone()),
                 rtt_ms: link.map(|(_, rtt)| (rtt * 1e3).round() / 1e3),
                 mtu_bytes: INNER_MTU_BYTES,
@@ -237,6 +259,12 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
         })
         .collect();
     let mut health = health(node, &membership, &peers);
+    for (id, liveness) in &alive {
+        if let Liveness::Down { heard } = liveness {
+            let silent_s = clock::now().saturating_duration_since(*heard).as_secs();
+            health.push(node_down(&node.node_name(&membership, *id), silent_s));
+        }
+    }
     let mut data_plane = node.facts.clone();
     data_plane.insert("container devices".to_owned(), stats.devices.to_string());
     data_plane.insert("tunnels".to_owned(), stats.tunnels.to_string());
@@ -290,6 +318,20 @@ fn interface_fault(node: &Node, id: AttachmentId, fault: &Fault) -> HealthRow {
         severity: "warning".to_owned(),
         message: format!("interface {ifname} of container {id} was changed from inside: {fault}"),
         hint,
+    }
+}
+
+/// A node that this one does not hear.
+fn node_down(name: &str, silent_s: u64) -> HealthRow {
+    HealthRow {
+        code: "node-down".to_owned(),
+        severity: "error".to_owned(),
+        message: format!(
+            "node {name} is down: not heard for {silent_s} s; its containers have left the names, and packets for them are refused"
+        ),
+        hint: format!(
+            "is its host up, does peerd run there, does UDP pass between the two? for good: peerctl node expel {name}"
+        ),
     }
 }
 

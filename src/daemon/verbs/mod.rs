@@ -64,6 +64,8 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::NetworkGrant { network, node: grantee, owner } => {
             cluster::grant(node, &network, &grantee, owner).await
         }
+        Request::NetworkUngrant { network, node: grantee } => cluster::ungrant(node, &network, &grantee).await,
+        Request::NodeExpel { node: other } => cluster::expel(node, &other).await,
         Request::Attach(request) => attach::attach(node, *request).await,
         Request::Detach { target } => detach::detach(node, &target).await,
         Request::NetworkLs => Ok(look::networks(node)),

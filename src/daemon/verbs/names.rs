@@ -90,6 +90,7 @@ fn status(code: hickory_proto::op::ResponseCode) -> String {
 pub fn explain(node: &Node, name: &str, id: &str) -> Result<Answer, Failure> {
     let membership = node.membership();
     let (network, container) = find_container(&membership, id)?;
-    let told = dns::explain(&network, &caller(&network, &container), name).ok_or_else(|| no_name(name))?;
+    let told =
+        dns::explain(&node.membership(), &network, &caller(&network, &container), name).ok_or_else(|| no_name(name))?;
     Ok(Answer::of(DnsExplanation { verdict: told.verdict, steps: told.steps }))
 }

@@ -29,16 +29,34 @@ pub struct SimNode {
     /// Every byte that came to this node.
     pub received: Vec<Vec<u8>>,
     pub disk_fails: bool,
+    /// Stopped: its timers rest, and what comes waits.
+    pub frozen: bool,
 }
 
 enum Event {
     Push { to: usize, connection: ConnectionId, bytes: Vec<u8> },
+    Datagram { to: usize, connection: ConnectionId, bytes: Vec<u8> },
     Request { to: usize, connection: ConnectionId, exchange: ExchangeId, bytes: Vec<u8> },
     Reply { to: usize, connection: ConnectionId, exchange: ExchangeId, bytes: Vec<u8> },
     Persisted { node: usize, boot: u64, token: PersistToken, ok: bool },
     Connected { node: usize, peer: usize, connection: ConnectionId, dialled: bool },
     Closed { node: usize, connection: ConnectionId },
     DialFailed { node: usize, peer: NodeId },
+}
+
+impl Event {
+    /// Where it happens.
+    fn at(&self) -> usize {
+        match self {
+            Self::Push { to, .. } | Self::Datagram { to, .. } | Self::Request { to, .. } | Self::Reply { to, .. } => {
+                *to
+            }
+            Self::Persisted { node, .. }
+            | Self::Connected { node, .. }
+            | Self::Closed { node, .. }
+            | Self::DialFailed { node, .. } => *node,
+        }
+    }
 }
 
 /// The cluster.
@@ -53,6 +71,7 @@ pub struct Sim {
     next_connection: u64,
     cut: BTreeSet<(usize, usize)>,
     boots: Vec<u64>,
+    frozen: Vec<Event>,
     /// How often any node dialled another.
     pub dials: u64,
     /// Losses in a thousand, of pushes only: streams repeat what is lost.
@@ -74,6 +93,7 @@ impl Sim {
             next_connection: 0,
             cut: BTreeSet::new(),
             boots: Vec::new(),
+            frozen: Vec::new(),
             dials: 0,
             push_loss: 0,
         }
@@ -111,6 +131,7 @@ impl Sim {
             told: None,
             received: Vec::new(),
             disk_fails: false,
+            frozen: false,
         });
         self.boots.push(0);
         self.start_node(at).expect("a fresh node starts");
@@ -138,6 +159,19 @@ impl Sim {
             self.connections.iter().filter(|(_, ends)| ends.0 == at || ends.1 == at).map(|(c, _)| *c).collect();
         for connection in gone {
             self.close(at, connection);
+        }
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&mut self, at: usize) {
+        self.nodes[at].frozen = true;
+    }
+
+    /// SIGCONT: what came meanwhile comes now.
+    pub fn thaw(&mut self, at: usize) {
+        self.nodes[at].frozen = false;
+        for event in std::mem::take(&mut self.frozen) {
+            self.schedule(Duration::ZERO, event);
         }
     }
 
@@ -350,7 +384,11 @@ impl Sim {
     }
 
     fn next_at(&self) -> Option<Instant> {
-        let timers = self.nodes.iter().filter_map(|node| Some(node.machine.as_ref()?.next_timeout()));
+        let timers = self
+            .nodes
+            .iter()
+            .filter(|node| !node.frozen)
+            .filter_map(|node| Some(node.machine.as_ref()?.next_timeout()));
         let queued = self.queue.keys().next().map(|(at, _)| *at);
         timers.chain(queued).min()
     }
@@ -363,7 +401,8 @@ impl Sim {
             return self.happen(event);
         }
         for at in 0..self.nodes.len() {
-            let due = self.nodes[at].machine.as_ref().is_some_and(|m| m.next_timeout() <= self.now);
+            let due =
+                !self.nodes[at].frozen && self.nodes[at].machine.as_ref().is_some_and(|m| m.next_timeout() <= self.now);
             if due {
                 self.on(at, |m, now| m.handle_timeout(now));
             }
@@ -371,10 +410,18 @@ impl Sim {
     }
 
     fn happen(&mut self, event: Event) {
+        if self.nodes[event.at()].frozen {
+            return self.frozen.push(event);
+        }
         match event {
             Event::Push { to, connection, bytes } => {
                 if let Some(message) = self.arrive(to, connection, &bytes) {
                     self.on(to, |m, now| m.handle_push(connection, message, now));
+                }
+            }
+            Event::Datagram { to, connection, bytes } => {
+                if self.nodes[to].machine.is_some() && self.other_end(to, connection).is_some() {
+                    self.on(to, |m, now| m.handle_datagram(connection, &bytes, now));
                 }
             }
             Event::Request { to, connection, exchange, bytes } => match self.arrive(to, connection, &bytes) {
@@ -460,6 +507,12 @@ impl Sim {
                 let lost = self.rng.next_u32() % 1000 < self.push_loss;
                 if let Some(to) = self.other_end(at, connection).filter(|_| !lost) {
                     self.schedule(LATENCY, Event::Push { to, connection, bytes: bytes.to_vec() });
+                }
+            }
+            Output::Datagram { connection, bytes } => {
+                let lost = self.rng.next_u32() % 1000 < self.push_loss;
+                if let Some(to) = self.other_end(at, connection).filter(|_| !lost) {
+                    self.schedule(LATENCY, Event::Datagram { to, connection, bytes });
                 }
             }
             Output::Request { connection, exchange, bytes } => {

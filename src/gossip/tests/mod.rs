@@ -5,6 +5,8 @@ mod compromised;
 mod harness;
 mod joining;
 mod leaving;
+mod liveness;
 mod networks;
+mod removal;
 mod storage;
 mod wire;

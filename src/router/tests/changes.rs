@@ -104,6 +104,37 @@ fn a_container_that_is_gone_is_unreachable_at_once_and_its_tunnel_closed() {
 }
 
 #[test]
+fn packets_to_a_node_that_is_down_are_refused_at_once_and_its_tunnel_is_there_when_it_is_back() {
+    let mut lab = open();
+    let known = membership(2, &BOTH);
+    let mut down = Membership::clone(&known);
+    down.set_silent([node(1)].into());
+    lab.set_membership(0, &Arc::new(down));
+    lab.send(0, &udp(1, 2, b"anyone?"));
+    assert_eq!(&lab.got(0, 1)[0][20..22], [3, 1], "host unreachable");
+    assert!(lab.got(1, 2).is_empty() && lab.drops(0, DropReason::NodeDown) == 1);
+    // What it still sends is life.
+    lab.send(1, &udp(2, 1, b"I am"));
+    assert_eq!(lab.got(0, 1), [udp(2, 1, b"I am")]);
+    assert_eq!(lab.hosts[0].router.heard(), [(node(1), lab.now)]);
+    lab.set_membership(0, &known);
+    let sent = lab.sent.len();
+    lab.send(0, &udp(1, 2, b"again"));
+    assert_eq!((lab.got(1, 2), lab.sent.len()), (vec![udp(1, 2, b"again")], sent + 1), "no new handshake");
+}
+
+#[test]
+fn a_first_packet_to_a_node_that_is_down_makes_no_tunnel() {
+    let mut lab = Lab::pair();
+    let mut down = Membership::clone(&membership(2, &BOTH));
+    down.set_silent([node(1)].into());
+    lab.set_membership(0, &Arc::new(down));
+    lab.send(0, &udp(1, 2, b"anyone?"));
+    assert_eq!(&lab.got(0, 1)[0][20..22], [3, 1]);
+    assert_eq!((lab.hosts[0].router.tunnel_count(), lab.drops(0, DropReason::NodeDown)), (0, 1));
+}
+
+#[test]
 fn an_address_with_a_new_holder_accepts_nothing_of_the_old_one() {
     let mut lab = open();
     let mut view = Membership::clone(&membership(3, &BOTH));

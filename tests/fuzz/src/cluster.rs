@@ -247,6 +247,7 @@ impl Wire {
                 let message = self.machines[to].verifier().verify(&bytes).expect("what a node sends is a message");
                 self.machines[to].handle_push(CONNECTION, message, now);
             }
+            Output::Datagram { bytes, .. } => self.machines[to].handle_datagram(CONNECTION, &bytes, now),
             Output::Request { exchange, bytes, .. } => {
                 self.sent.push((at, bytes.to_vec()));
                 self.exchanges += 1;

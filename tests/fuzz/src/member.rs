@@ -79,7 +79,7 @@ impl Program<'_> {
                 let share = Stamp { boot: Boot(self.byte().into()), seq: Seq(self.byte().into()) };
                 Body::Release(Release { range: self.range(), home: self.node(), share })
             }
-            11 => Body::Secret(SecretHash { generation: Generation(self.byte()), hash: self.bytes() }),
+            11 => Body::Secret(SecretHash { generation: Generation(self.byte()), hash: self.bytes(), without: None }),
             _ => Body::Container(ContainerBody {
                 id: AttachmentId(self.bytes()),
                 address: self.address(),
