@@ -6,6 +6,8 @@ mod crash;
 mod cuts;
 mod dns_hostile;
 mod dns_protocol;
+mod down;
+mod expel;
 mod forwarding;
 mod hostile;
 mod interface;
