@@ -9,6 +9,8 @@ mod cycles;
 mod disk;
 mod dns_hostile;
 mod dns_protocol;
+mod down;
+mod expel;
 mod forwarding;
 mod hostile;
 mod interface;

@@ -1,0 +1,116 @@
+//! A node that dies or stands still: when others notice, what they do until it is back, and whom it does not concern.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use netns_tests::wait::{SOON, now, until_true};
+use netns_tests::{Container, Host, in_lab};
+
+/// A crashed node's names are gone after so long.
+const GONE: Duration = Duration::from_secs(10);
+/// A stopped node is back so long after it goes on.
+const BACK: Duration = Duration::from_secs(2);
+
+fn state_of(host: &Host, name: &str) -> Result<String> {
+    let rows = host.json(&["node", "ls"])?;
+    let row = rows.as_array().into_iter().flatten().find(|row| row["name"] == name).context("a row")?;
+    Ok(row["state"].as_str().context("a state")?.to_owned())
+}
+
+fn is_named(asker: &Container, of: &Container) -> Result<bool> {
+    Ok(!asker.dig(of.hostname(), "A")?.is_empty())
+}
+
+fn health(host: &Host) -> Result<String> {
+    Ok(host.json(&["status"])?["health"].to_string())
+}
+
+#[test]
+fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
+    in_lab(|lab| {
+        let [a, b, mut c] = lab.cluster(["a", "b", "c"])?;
+        a.network("demo", &[&b, &c])?;
+        let on_a = a.container("web-1", "demo", "shop", &["--number", "1"])?;
+        let on_b = b.container("web-2", "demo", "shop", &["--number", "2"])?;
+        let on_c = c.container("web-3", "demo", "shop", &["--number", "3"])?;
+        for (host, container) in [(&a, &on_b), (&a, &on_c), (&b, &on_a), (&b, &on_c)] {
+            host.knows(container)?;
+        }
+        on_a.reaches(on_c.address())?;
+        ensure!(is_named(&on_a, &on_c)? && is_named(&on_b, &on_c)?, "it has no name");
+
+        c.kill()?;
+        let began = now();
+        for asker in [&on_a, &on_b] {
+            until_true("the name to go", GONE, || Ok(!is_named(asker, &on_c)?))?;
+        }
+        let gone = began.elapsed();
+        ensure!(gone < GONE, "the names went after {gone:?}");
+        println!("names of a crashed node gone after {gone:?} (at most 10 s)");
+        ensure!(state_of(&a, "c")? == "down" && state_of(&a, "b")? == "connected", "{}", a.json(&["node", "ls"])?);
+        let told = health(&a)?;
+        ensure!(told.contains("node-down") && told.contains("peerctl node expel c"), "{told}");
+        ensure!(is_named(&on_a, &on_b)? && is_named(&on_b, &on_a)?, "others lost their names");
+
+        // Refused at once, and not after a time.
+        let asked = now();
+        let refused = on_a.exec(&["ping", "-n", "-c", "1", "-W", "5", on_c.address()])?;
+        ensure!(refused.code != 0 && refused.stdout.contains("Unreachable"), "{refused}");
+        println!("a packet to its container is refused after {:?}", asked.elapsed());
+        on_a.reaches(on_b.address())?;
+
+        let began = now();
+        c.peerd()?;
+        for asker in [&on_a, &on_b] {
+            until_true("the name to be back", GONE, || is_named(asker, &on_c))?;
+        }
+        println!("names back after {:?} from its start", began.elapsed());
+        on_a.reaches(on_c.address())?;
+        until_true("its state", SOON, || Ok(state_of(&a, "c")? == "connected" && !health(&a)?.contains("node-down")))
+    });
+}
+
+#[test]
+fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_goes_on() {
+    in_lab(|lab| {
+        let [a, b, mut c] = lab.cluster(["a", "b", "c"])?;
+        a.network("demo", &[&b, &c])?;
+        let on_a = a.container("web-1", "demo", "shop", &["--number", "1"])?;
+        let on_b = b.container("web-2", "demo", "shop", &["--number", "2"])?;
+        let on_c = c.container("web-3", "demo", "shop", &["--number", "3"])?;
+        for (host, container) in [(&a, &on_c), (&b, &on_c), (&c, &on_a), (&c, &on_b)] {
+            host.knows(container)?;
+        }
+        on_a.reaches(on_c.address())?;
+        let shares =
+            |host: &Host| Ok::<_, anyhow::Error>(host.json(&["network", "inspect", "demo"])?["grants"].clone());
+        let before = shares(&a)?;
+
+        c.daemon()?.signal("STOP")?;
+        let stopped = now();
+        for asker in [&on_a, &on_b] {
+            until_true("the name to go", GONE, || Ok(!is_named(asker, &on_c)?))?;
+        }
+        println!("names of a stopped node gone after {:?}", stopped.elapsed());
+        while stopped.elapsed() < Duration::from_secs(15) {
+            ensure!(is_named(&on_a, &on_b)? && is_named(&on_b, &on_a)?, "a third party was harmed");
+            ensure!(state_of(&a, "b")? == "connected" && state_of(&b, "a")? == "connected", "others are suspected");
+            ensure!(on_a.ping(on_b.address())?, "a third party's packets are lost");
+        }
+
+        c.daemon()?.signal("CONT")?;
+        let went_on = now();
+        for asker in [&on_a, &on_b] {
+            until_true("the name to be back", BACK, || is_named(asker, &on_c))?;
+        }
+        until_true("its packets", BACK, || on_a.ping(on_c.address()))?;
+        let back = went_on.elapsed();
+        ensure!(back < BACK, "back after {back:?}");
+        println!("back {back:?} after it went on (at most 2 s)");
+        while went_on.elapsed() < Duration::from_secs(6) {
+            ensure!(is_named(&on_c, &on_a)? && is_named(&on_c, &on_b)?, "it took the others for dead");
+        }
+        ensure!(shares(&a)? == before, "its shares were touched");
+        Ok(())
+    });
+}
