@@ -39,6 +39,11 @@ fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
         on_a.reaches(on_c.address())?;
         ensure!(is_named(&on_a, &on_c)? && is_named(&on_b, &on_c)?, "it has no name");
 
+        until_true("the others' logs on its disk", SOON, || {
+            let files = std::fs::read_dir(c.state_dir())?.filter_map(|file| file.ok()?.file_name().into_string().ok());
+            // In the cluster those of the root, a and b, in the network those of a and b.
+            Ok(files.filter(|file| file.starts_with("log-")).count() >= 5)
+        })?;
         c.kill()?;
         let began = now();
         for asker in [&on_a, &on_b] {
@@ -82,9 +87,13 @@ fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_
             host.knows(container)?;
         }
         on_a.reaches(on_c.address())?;
-        let shares =
-            |host: &Host| Ok::<_, anyhow::Error>(host.json(&["network", "inspect", "demo"])?["grants"].clone());
-        let before = shares(&a)?;
+        // What is free is spread in the background, so it may get more.
+        let held = |host: &Host| {
+            let grants = host.json(&["network", "inspect", "demo"])?["grants"].clone();
+            let row = grants.as_array().into_iter().flatten().find(|grant| grant["name"] == "c").cloned();
+            row.and_then(|row| row["addresses"].as_u64()).context("its addresses")
+        };
+        let before = held(&a)?;
 
         c.daemon()?.signal("STOP")?;
         let stopped = now();
@@ -110,7 +119,7 @@ fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_
         while went_on.elapsed() < Duration::from_secs(6) {
             ensure!(is_named(&on_c, &on_a)? && is_named(&on_c, &on_b)?, "it took the others for dead");
         }
-        ensure!(shares(&a)? == before, "its shares were touched");
+        ensure!(before > 0 && held(&a)? >= before, "its shares were touched");
         Ok(())
     });
 }
