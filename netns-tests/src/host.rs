@@ -177,9 +177,7 @@ impl Host {
     /// If it does not end, or ends badly.
     pub fn stop(&mut self) -> Result<()> {
         self.daemon()?.signal("TERM")?;
-        let status = self.daemon()?.ended(SOON)?;
-        self.daemon = None;
-        if status.success() { Ok(()) } else { bail!("{}'s daemon: {status}", self.name) }
+        self.ended()
     }
 
     /// Kills the daemon, as a crash does.
