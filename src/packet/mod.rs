@@ -27,6 +27,6 @@ pub use gather::Gather;
 pub use icmp::{ICMP_ERROR_LEN_MAX, Unreachable, write_unreachable};
 pub use ipv4::{IPV4_HEADER_LEN, Ipv4Error, Ipv4View, Protocol};
 pub use offload::{Gso, OFFLOAD_HEADER_LEN, Offload};
-pub use quench::{QUENCH_LEN, read_quench, write_quench};
+pub use quench::{read_quench, write_quench};
 pub use split::{Segments, SplitError, Superpacket};
 pub use udp::{UDP_HEADERS_LEN, UdpView, write_udp};

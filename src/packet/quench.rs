@@ -11,7 +11,7 @@ use super::ipv4::{self, IPV4_HEADER_LEN, Ipv4View, Protocol};
 use crate::model::RESOLVER;
 
 /// Header, type, code, checksum, and the time in microseconds, 32 bits, where RFC 792 has unused ones.
-pub const QUENCH_LEN: usize = IPV4_HEADER_LEN + 8;
+const QUENCH_LEN: usize = IPV4_HEADER_LEN + 8;
 const SOURCE_QUENCH: u8 = 4;
 
 /// Writes the request to the node of the container `to`.

@@ -16,7 +16,7 @@ use super::tunnel::TunnelSlot;
 use super::{DropReason, Event, Router};
 
 const DNS_PORT: u16 = 53;
-pub(super) const PADDING: usize = 16;
+const PADDING: usize = 16;
 
 impl Router {
     /// A container sent a packet through its device.
@@ -275,7 +275,7 @@ impl Router {
 
 /// Pads a packet to a multiple of 16 bytes, but not beyond the MTU, so that its length says less (WireGuard §5.4.6). The
 /// receiver cuts it to its IP length.
-fn pad<'a>(packet: &'a [u8], mtu_bytes: usize, padded: &'a mut Vec<u8>) -> &'a [u8] {
+pub(super) fn pad<'a>(packet: &'a [u8], mtu_bytes: usize, padded: &'a mut Vec<u8>) -> &'a [u8] {
     let len = packet.len().next_multiple_of(PADDING).min(mtu_bytes.max(packet.len()));
     if len == packet.len() {
         return packet;

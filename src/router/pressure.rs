@@ -14,8 +14,8 @@ use crate::model::AttachmentId;
 use crate::packet::{FRAME_HEADER_LEN, Superpacket, write_quench};
 
 use super::Router;
-use super::noise::{DATA_OVERHEAD, Step};
-use super::outbound::PADDING;
+use super::noise::Step;
+use super::outbound::pad;
 use super::peer::PeerSlot;
 use super::tunnel::TunnelSlot;
 
@@ -97,14 +97,14 @@ impl Router {
     /// Datagrams have been received, decrypted and delivered: whoever sent a large part of them is asked to pause if more
     /// wait than should.
     pub fn handle_intake(&mut self, intake: Intake) {
-        let pause = self.pressure.measure(intake);
-        let senders = std::mem::take(&mut self.pressure.senders);
-        for (_, tunnel, _) in senders.iter().filter(|sender| sender.2 >= SHARE_BYTES) {
-            if let Some(pause) = pause {
-                self.quench(*tunnel, pause);
+        if let Some(pause) = self.pressure.measure(intake) {
+            for at in 0..self.pressure.senders.len() {
+                let (_, tunnel, bytes) = self.pressure.senders[at];
+                if bytes >= SHARE_BYTES {
+                    self.quench(tunnel, pause);
+                }
             }
         }
-        self.pressure.senders = senders;
         self.pressure.senders.clear();
     }
 
@@ -133,24 +133,16 @@ impl Router {
     fn quench(&mut self, slot: TunnelSlot, pause: Duration) {
         let Some(tunnel) = self.tunnels.get_mut(slot) else { return };
         let Some(endpoint) = self.peers[tunnel.peer].endpoint else { return };
+        let Some(message) = self.out.wire_spare().get_mut(FRAME_HEADER_LEN..) else { return };
+        let mtu_bytes = usize::from(self.attachments[tunnel.attachment].mtu_bytes);
         let packet = write_quench(tunnel.address, pause);
-        let mut padded = [0; PACKET_LEN];
-        padded[..packet.len()].copy_from_slice(&packet);
-        let out = self.out.wire_spare();
-        if out.len() < FRAME_HEADER_LEN + (PACKET_LEN + DATA_OVERHEAD).max(super::noise::RESULT_LEN_MIN) {
-            return;
-        }
-        let (header, message) = out.split_at_mut(FRAME_HEADER_LEN);
         // Without a session there is nobody to ask; a tunnel that fails is closed by the next packet.
-        if let Ok(Step::Send(len)) = tunnel.noise.seal(&padded, message) {
-            header.copy_from_slice(&tunnel.header);
-            self.out.commit_wire(endpoint, FRAME_HEADER_LEN + len);
+        if let Ok(Step::Send(len)) = tunnel.noise.seal(pad(&packet, mtu_bytes, &mut self.padded), message) {
+            self.send_frame(slot, endpoint, len);
             self.pressure.count.asked_for += 1;
         }
     }
 }
-
-const PACKET_LEN: usize = crate::packet::QUENCH_LEN.next_multiple_of(PADDING);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, now, until_true};
 use netns_tests::{Container, Host, in_lab};
 
+use crate::reach::three;
+
 /// A crashed node's names are gone after so long.
 const GONE: Duration = Duration::from_secs(10);
 /// A stopped node is back so long after it goes on.
@@ -28,14 +30,7 @@ fn health(host: &Host) -> Result<String> {
 #[test]
 fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
     in_lab(|lab| {
-        let [a, b, mut c] = lab.cluster(["a", "b", "c"])?;
-        a.network("demo", &[&b, &c])?;
-        let on_a = a.container("web-1", "demo", "shop", &["--number", "1"])?;
-        let on_b = b.container("web-2", "demo", "shop", &["--number", "2"])?;
-        let on_c = c.container("web-3", "demo", "shop", &["--number", "3"])?;
-        for (host, container) in [(&a, &on_b), (&a, &on_c), (&b, &on_a), (&b, &on_c)] {
-            host.knows(container)?;
-        }
+        let ([a, _b, mut c], [on_a, on_b, on_c]) = three(lab)?;
         on_a.reaches(on_c.address())?;
         ensure!(is_named(&on_a, &on_c)? && is_named(&on_b, &on_c)?, "it has no name");
 
@@ -78,14 +73,7 @@ fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
 #[test]
 fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_goes_on() {
     in_lab(|lab| {
-        let [a, b, mut c] = lab.cluster(["a", "b", "c"])?;
-        a.network("demo", &[&b, &c])?;
-        let on_a = a.container("web-1", "demo", "shop", &["--number", "1"])?;
-        let on_b = b.container("web-2", "demo", "shop", &["--number", "2"])?;
-        let on_c = c.container("web-3", "demo", "shop", &["--number", "3"])?;
-        for (host, container) in [(&a, &on_c), (&b, &on_c), (&c, &on_a), (&c, &on_b)] {
-            host.knows(container)?;
-        }
+        let ([a, b, mut c], [on_a, on_b, on_c]) = three(lab)?;
         on_a.reaches(on_c.address())?;
         // What is free is spread in the background, so it may get more.
         let held = |host: &Host| {

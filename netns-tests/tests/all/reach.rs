@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, until, until_true};
 use netns_tests::{Container, Host, Lab, contains, in_lab};
 
-/// Three hosts with a network `demo`, and a container on each.
-fn three(lab: &mut Lab) -> Result<([Host; 3], [Container; 3])> {
+/// Three hosts with a network `demo`, and a container on each that all of them know.
+pub fn three(lab: &mut Lab) -> Result<([Host; 3], [Container; 3])> {
     let hosts = lab.cluster(["a", "b", "c"])?;
     let [a, b, c] = &hosts;
     a.network("demo", &[b, c])?;

@@ -15,16 +15,6 @@ const SOON: Duration = Duration::from_secs(5);
 /// A question, its answer, and what each side writes to disk on the way.
 const ROUND_TRIP: Duration = Duration::from_millis(30);
 
-fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
-    let mut sim = Sim::cluster(seed, count);
-    let network = sim.create_network(0, "demo");
-    for at in 1..count {
-        sim.grant(0, &network, at, Role::Host);
-    }
-    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
-    (sim, network)
-}
-
 #[test]
 fn ten_nodes_that_come_and_go_never_use_an_address_twice() {
     for seed in 0..3 {
@@ -73,7 +63,7 @@ fn ten_nodes_that_come_and_go_never_use_an_address_twice() {
 
 #[test]
 fn a_network_fills_to_exactly_1022_from_uneven_nodes_and_then_says_full() {
-    let (mut sim, network) = networked(40, 4);
+    let (mut sim, network) = Sim::networked(40, 4);
     let mut addresses = BTreeSet::new();
     // Node 3 takes all it can get: its own, the homes', and at last what the others can spare.
     for count in [73; 14] {
@@ -94,7 +84,7 @@ fn a_network_fills_to_exactly_1022_from_uneven_nodes_and_then_says_full() {
 
 #[test]
 fn a_freed_address_rests_a_minute_and_the_error_says_when_it_is_free() {
-    let (mut sim, network) = networked(41, 1);
+    let (mut sim, network) = Sim::networked(41, 1);
     let attached: Vec<Attached> = sim.attach_many(0, &network, 1022).into_iter().flatten().collect();
     assert_eq!(attached.len(), 1022);
     let operation = sim.on(0, |m, now| m.detach(attached[7].id, now));
@@ -116,7 +106,7 @@ fn a_freed_address_rests_a_minute_and_the_error_says_when_it_is_free() {
 
 #[test]
 fn an_address_that_rests_on_another_node_is_told_of_on_every_node() {
-    let (mut sim, network) = networked(47, 3);
+    let (mut sim, network) = Sim::networked(47, 3);
     let attached: Vec<Attached> = sim.attach_many(1, &network, 700).into_iter().flatten().collect();
     assert_eq!(attached.len(), 700);
     let others = sim.attach_many(2, &network, 322).into_iter().flatten().count();
@@ -140,7 +130,7 @@ fn an_address_that_rests_on_another_node_is_told_of_on_every_node() {
 
 #[test]
 fn the_longest_rested_address_is_used_first_and_fresh_ones_before_all() {
-    let (mut sim, network) = networked(42, 1);
+    let (mut sim, network) = Sim::networked(42, 1);
     let attached: Vec<Attached> = sim.attach_many(0, &network, 1021).into_iter().flatten().collect();
     assert_eq!(attached.len(), 1021);
     for at in [500, 100] {
@@ -156,7 +146,7 @@ fn the_longest_rested_address_is_used_first_and_fresh_ones_before_all() {
 
 #[test]
 fn a_node_cut_off_from_the_free_addresses_is_told_who_holds_them() {
-    let (mut sim, network) = networked(43, 2);
+    let (mut sim, network) = Sim::networked(43, 2);
     sim.run(SOON);
     sim.partition(&[0], &[1]);
     let attached = sim.attach_many(1, &network, 512);
@@ -173,7 +163,7 @@ fn a_node_cut_off_from_the_free_addresses_is_told_who_holds_them() {
 
 #[test]
 fn two_nodes_cut_off_can_each_attach_two_hundred() {
-    let (mut sim, network) = networked(44, 2);
+    let (mut sim, network) = Sim::networked(44, 2);
     sim.run(SOON);
     sim.partition(&[0], &[1]);
     for at in [0, 1] {
@@ -216,7 +206,7 @@ fn attach_one_by_one(sim: &mut Sim, at: usize, network: &NetworkId, count: usize
 fn a_node_that_attaches_beyond_its_own_part_hardly_ever_waits() {
     // The creator, who shares out, and another, beside one node and beside three.
     for (nodes, at, own, others) in [(2, 0, 480, 400), (2, 1, 480, 400), (4, 3, 230, 200)] {
-        let (mut sim, network) = networked(48, nodes);
+        let (mut sim, network) = Sim::networked(48, nodes);
         sim.run(SOON);
         for node in 0..nodes {
             let count = if node == at { own } else { others };

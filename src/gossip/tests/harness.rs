@@ -114,6 +114,22 @@ impl Sim {
         sim
     }
 
+    /// A cluster whose nodes are all granted one network, which node 0 made and owns.
+    pub fn networked(seed: u64, count: usize) -> (Self, NetworkId) {
+        Self::networked_by(seed, 1, count)
+    }
+
+    /// The same with the first `owners` nodes as owners of the network.
+    pub fn networked_by(seed: u64, owners: usize, count: usize) -> (Self, NetworkId) {
+        let mut sim = Self::cluster(seed, count);
+        let network = sim.create_network(0, "demo");
+        for at in 1..count {
+            sim.grant(0, &network, at, if at < owners { Role::Owner } else { Role::Host });
+        }
+        sim.until(Duration::from_secs(5), |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
+        (sim, network)
+    }
+
     pub fn add(&mut self, name: &str) -> usize {
         let at = self.nodes.len();
         let mut disk = Stored::empty();

@@ -10,12 +10,7 @@ use crate::model::{CONTAINERS, NetworkId};
 const SOON: Duration = Duration::from_secs(5);
 
 fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
-    let mut sim = Sim::cluster(seed, count);
-    let network = sim.create_network(0, "demo");
-    for at in 1..count {
-        sim.grant(0, &network, at, Role::Host);
-    }
-    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
+    let (mut sim, network) = Sim::networked(seed, count);
     sim.until(SOON, |sim| (0..count).all(|at| sim.machine(at).connected().len() == count - 1));
     (sim, network)
 }

@@ -5,21 +5,10 @@ use std::time::Duration;
 use super::harness::Sim;
 use crate::gossip::*;
 use crate::membership::Role;
-use crate::model::NetworkId;
 
 const SOON: Duration = Duration::from_secs(5);
 /// A crashed node's names are gone after so long.
 const GONE: Duration = Duration::from_secs(10);
-
-fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
-    let mut sim = Sim::cluster(seed, count);
-    let network = sim.create_network(0, "demo");
-    for at in 1..count {
-        sim.grant(0, &network, at, Role::Host);
-    }
-    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
-    (sim, network)
-}
 
 fn silent(sim: &Sim, at: usize, of: usize) -> bool {
     sim.machine(at).membership().is_silent(sim.id(of))
@@ -28,7 +17,7 @@ fn silent(sim: &Sim, at: usize, of: usize) -> bool {
 #[test]
 fn a_crashed_node_is_down_for_everybody_within_ten_seconds_and_back_with_its_start() {
     for seed in 0..6 {
-        let (mut sim, _) = networked(200 + seed, 8);
+        let (mut sim, _) = Sim::networked(200 + seed, 8);
         // It has on disk where the others are.
         sim.run(SOON);
         sim.kill(7);
@@ -44,7 +33,7 @@ fn a_crashed_node_is_down_for_everybody_within_ten_seconds_and_back_with_its_sta
 
 #[test]
 fn a_frozen_node_is_hidden_and_hides_nobody_when_it_goes_on() {
-    let (mut sim, network) = networked(230, 4);
+    let (mut sim, network) = Sim::networked(230, 4);
     let attached = sim.attach(3, &network).expect("attaches");
     let held = |sim: &Sim| sim.machine(0).addresses_held(&network).get(&sim.id(3)).copied();
     let before = held(&sim);
@@ -67,7 +56,7 @@ fn a_frozen_node_is_hidden_and_hides_nobody_when_it_goes_on() {
 
 #[test]
 fn loss_alone_hides_nobody() {
-    let (mut sim, _) = networked(231, 5);
+    let (mut sim, _) = Sim::networked(231, 5);
     // Of a question and its answer 36 in a hundred are lost.
     sim.push_loss = 200;
     let end = sim.now + Duration::from_secs(300);
@@ -79,7 +68,7 @@ fn loss_alone_hides_nobody() {
 
 #[test]
 fn a_liar_hides_nobody_and_who_is_not_asked_for_is_not_heard_of() {
-    let (mut sim, _) = networked(232, 3);
+    let (mut sim, _) = Sim::networked(232, 3);
     let victim = sim.id(1);
     let (connection, mut lie) = (sim.connection(0, 2).expect("connected"), vec![0x82, 0x02, 0x58, 0x20]);
     lie.extend(victim.0);
@@ -110,7 +99,7 @@ fn who_shares_no_network_is_neither_watched_nor_hidden() {
 
 #[test]
 fn frames_of_the_data_plane_are_life() {
-    let (mut sim, _) = networked(234, 2);
+    let (mut sim, _) = Sim::networked(234, 2);
     sim.partition(&[0], &[1]);
     let node = sim.id(1);
     for _ in 0..60 {

@@ -11,20 +11,9 @@ use rand_core::SeedableRng;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A cluster whose nodes are all granted one network.
-fn networked(seed: u64, count: usize) -> (Sim, NetworkId) {
-    let mut sim = Sim::cluster(seed, count);
-    let network = sim.create_network(0, "demo");
-    for at in 1..count {
-        sim.grant(0, &network, at, Role::Host);
-    }
-    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
-    (sim, network)
-}
-
 #[test]
 fn containers_of_three_nodes_see_each_other() {
-    let (mut sim, network) = networked(20, 3);
+    let (mut sim, network) = Sim::networked(20, 3);
     let attached: Vec<Attached> = (0..3).map(|at| sim.attach(at, &network).expect("attaches")).collect();
     assert!(attached.iter().all(|a| CONTAINERS.contains(a.address)));
     sim.until(SOON, |sim| {
@@ -39,7 +28,7 @@ fn containers_of_three_nodes_see_each_other() {
 
 #[test]
 fn an_attachment_is_in_the_own_view_when_it_is_done_and_no_peer_is_waited_for() {
-    let (mut sim, network) = networked(21, 2);
+    let (mut sim, network) = Sim::networked(21, 2);
     sim.kill(1);
     let attached = sim.attach(0, &network).expect("attaches alone");
     let view = sim.network(0, &network).expect("held");
@@ -113,7 +102,7 @@ fn asking_for_a_network_without_a_grant_is_answered_like_asking_for_one_that_nev
 
 #[test]
 fn a_partition_works_on_both_sides_and_is_whole_after_it_heals() {
-    let (mut sim, network) = networked(25, 6);
+    let (mut sim, network) = Sim::networked(25, 6);
     sim.run(SOON);
     sim.partition(&[0, 1, 2], &[3, 4, 5]);
     for at in 0..6 {
@@ -130,7 +119,7 @@ fn a_partition_works_on_both_sides_and_is_whole_after_it_heals() {
 
 #[test]
 fn a_record_reaches_twenty_nodes_within_a_second_with_pushes_lost() {
-    let (mut sim, network) = networked(26, 20);
+    let (mut sim, network) = Sim::networked(26, 20);
     sim.run(SOON);
     sim.push_loss = 50;
     let id = sim.attach(7, &network).expect("attaches").id;
@@ -142,7 +131,7 @@ fn a_record_reaches_twenty_nodes_within_a_second_with_pushes_lost() {
 
 #[test]
 fn a_restarted_node_knows_its_attachments_and_signs_later_than_before() {
-    let (mut sim, network) = networked(27, 3);
+    let (mut sim, network) = Sim::networked(27, 3);
     let attached = sim.attach(1, &network).expect("attaches");
     sim.run(Duration::from_secs(2));
     let boot = sim.machine(0).membership().node(sim.id(1)).expect("known").boot;
@@ -162,7 +151,7 @@ fn a_restarted_node_knows_its_attachments_and_signs_later_than_before() {
 
 #[test]
 fn a_draining_container_is_seen_draining_and_a_detached_one_is_gone() {
-    let (mut sim, network) = networked(28, 2);
+    let (mut sim, network) = Sim::networked(28, 2);
     let attached = sim.attach(0, &network).expect("attaches");
     let operation = sim.on(0, |m, now| m.set_container_state(attached.id, State::Draining, now));
     assert!(sim.wait(0, operation).is_ok());
@@ -177,7 +166,7 @@ fn a_draining_container_is_seen_draining_and_a_detached_one_is_gone() {
 
 #[test]
 fn an_ungranted_node_loses_the_network_and_its_secret_is_replaced() {
-    let (mut sim, network) = networked(29, 3);
+    let (mut sim, network) = Sim::networked(29, 3);
     sim.attach(2, &network).expect("attaches");
     let vni = sim.network(0, &network).expect("held").vni;
     let node = sim.id(2);
@@ -195,7 +184,7 @@ fn an_ungranted_node_loses_the_network_and_its_secret_is_replaced() {
 
 #[test]
 fn a_taken_number_is_refused_with_its_holder_and_free_ones_are_lowest_first() {
-    let (mut sim, network) = networked(30, 2);
+    let (mut sim, network) = Sim::networked(30, 2);
     let first = sim.attach(0, &network).expect("attaches");
     assert_eq!(first.number, 1);
     sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|n| n.containers().len() == 1));
@@ -211,7 +200,7 @@ fn a_taken_number_is_refused_with_its_holder_and_free_ones_are_lowest_first() {
 
 #[test]
 fn gateways_get_addresses_outside_the_containers_own() {
-    let (mut sim, network) = networked(31, 2);
+    let (mut sim, network) = Sim::networked(31, 2);
     for at in [0, 1] {
         let mut spec = sim.spec(&network);
         spec.space = Space::Extras;
@@ -225,7 +214,7 @@ fn gateways_get_addresses_outside_the_containers_own() {
 
 #[test]
 fn who_may_not_is_refused_with_the_reason() {
-    let (mut sim, network) = networked(32, 3);
+    let (mut sim, network) = Sim::networked(32, 3);
     let node = sim.id(2);
     let grant = sim.on(1, |m, now| m.grant(&network, node, Role::Host, now));
     assert_eq!(sim.wait(1, grant).err(), Some(OperationError::NotOwner(network.clone())));

@@ -4,20 +4,9 @@ use std::time::Duration;
 
 use super::harness::Sim;
 use crate::gossip::*;
-use crate::membership::Role;
 use crate::model::{Generation, NetworkId};
 
 const SOON: Duration = Duration::from_secs(5);
-
-fn networked(seed: u64, owners: usize, count: usize) -> (Sim, NetworkId) {
-    let mut sim = Sim::cluster(seed, count);
-    let network = sim.create_network(0, "demo");
-    for at in 1..count {
-        sim.grant(0, &network, at, if at < owners { Role::Owner } else { Role::Host });
-    }
-    sim.until(SOON, |sim| (0..count).all(|at| sim.network(at, &network).is_some()));
-    (sim, network)
-}
 
 fn newest(sim: &Sim, at: usize, network: &NetworkId) -> Option<(Generation, [u8; 32])> {
     sim.machine(at).network_keys(network).first().map(|(generation, secret)| (*generation, secret.hash()))
@@ -31,7 +20,7 @@ fn expel(sim: &mut Sim, at: usize, of: usize) {
 
 #[test]
 fn an_expelled_nodes_networks_get_one_new_secret_that_it_never_learns() {
-    let (mut sim, network) = networked(240, 1, 4);
+    let (mut sim, network) = Sim::networked_by(240, 1, 4);
     let other = sim.create_network(0, "other");
     let before = newest(&sim, 3, &network);
     expel(&mut sim, 0, 3);
@@ -55,7 +44,7 @@ fn an_expelled_nodes_networks_get_one_new_secret_that_it_never_learns() {
 
 #[test]
 fn the_next_owner_replaces_the_secret_when_the_first_is_away() {
-    let (mut sim, network) = networked(241, 3, 4);
+    let (mut sim, network) = Sim::networked_by(241, 3, 4);
     let mut owners: Vec<usize> = (0..3).collect();
     owners.sort_by_key(|at| sim.id(*at));
     let signer = 0;
@@ -75,7 +64,7 @@ fn the_next_owner_replaces_the_secret_when_the_first_is_away() {
 
 #[test]
 fn a_node_expels_others_only_and_a_creator_keeps_its_network() {
-    let (mut sim, network) = networked(242, 2, 2);
+    let (mut sim, network) = Sim::networked_by(242, 2, 2);
     let operation = sim.on(0, |m, now| m.expel(m.node(), now));
     assert_eq!(sim.wait(0, operation).err(), Some(OperationError::Itself));
     let creator = sim.id(0);
@@ -85,7 +74,7 @@ fn a_node_expels_others_only_and_a_creator_keeps_its_network() {
 
 #[test]
 fn a_node_with_an_old_disk_or_on_another_host_stays_out() {
-    let (mut sim, network) = networked(243, 1, 3);
+    let (mut sim, network) = Sim::networked_by(243, 1, 3);
     sim.attach(2, &network).expect("attaches");
     let snapshot = sim.nodes[2].disk.clone();
     let node = sim.id(2);
@@ -108,7 +97,7 @@ fn a_node_with_an_old_disk_or_on_another_host_stays_out() {
 
 #[test]
 fn an_expelled_nodes_addresses_come_back_when_everybody_knows_and_then_rest() {
-    let (mut sim, network) = networked(244, 1, 4);
+    let (mut sim, network) = Sim::networked_by(244, 1, 4);
     let attached = sim.attach(3, &network).expect("attaches");
     sim.until(SOON, |sim| sim.agree(&[0, 1, 2, 3], &network));
     let gone = sim.id(3);
