@@ -9,6 +9,7 @@ mod address;
 mod id;
 mod key;
 mod label;
+mod service;
 
 pub use address::{
     CONTAINER_COUNT_MAX, CONTAINER_PREFIX, CONTAINERS, EXTRAS, Ipv4Range, LINK_LOCAL_PREFIX, RESOLVER, RangeError,
@@ -16,3 +17,7 @@ pub use address::{
 pub use id::{AttachmentId, Boot, ClusterId, Generation, IdError, NetworkId, NodeId, Rev, Seq, Vni, VniError};
 pub use key::{KeyError, NetworkSecret, Psk, WgPublicKey, WgSecret};
 pub use label::{Label, LabelError};
+pub use service::{
+    AppDef, DEFAULT_SERVER, DatabaseDef, DnsBehaviour, LoadBalancing, PortDef, ServerPattern, ServerPatternError,
+    ServiceDef,
+};
