@@ -5,6 +5,11 @@
 //!
 //! This room imports `model` and `membership`.
 
+mod claims;
+mod diff;
+pub mod file;
 mod namespace;
 
+pub use claims::{Claim, Dispute, DisputeKind, Front, disputes};
+pub use diff::{Change, Op, diff};
 pub use namespace::is_public_suffix;
