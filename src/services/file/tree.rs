@@ -119,13 +119,7 @@ impl<'t> Reader<'t> {
     fn node(&mut self, event: Event<'t>, span: &Span, depth: usize) -> Result<Node<'t>, Problem> {
         let at = mark(span);
         if depth > DEPTH_MAX {
-            let why = format!("a service file is at most {DEPTH_MAX} levels deep");
-            return Err(Problem::new(
-                at,
-                "the file is nested too deeply",
-                why,
-                "look at the brackets and the indentation",
-            ));
+            return Err(too_deep(at));
         }
         if let Event::Alias(anchor) = event {
             return self.alias(anchor, at);
@@ -228,6 +222,11 @@ fn mark(span: &Span) -> Mark {
     Mark { line: span.start.line().max(1), column: span.start.col() + 1 }
 }
 
+fn too_deep(at: Mark) -> Problem {
+    let why = format!("a service file is at most {DEPTH_MAX} levels deep");
+    Problem::new(at, "the file is nested too deeply", why, "look at the brackets and the indentation")
+}
+
 /// What the library says, with what a person can do in the cases that happen.
 fn no_yaml(error: &ScanError) -> Problem {
     let at = Mark { line: error.marker().line().max(1), column: error.marker().col() + 1 };
@@ -235,6 +234,10 @@ fn no_yaml(error: &ScanError) -> Problem {
     if said.contains("unknown anchor") {
         let why = "a text that begins with * is an alias in YAML, and nothing has that name";
         return Problem::new(at, "an alias of nothing", why, "put it in quotes, as \"*.example.com\"");
+    }
+    // The library has a bound of its own for brackets, and looks ahead.
+    if said.contains("recursion limit") {
+        return too_deep(at);
     }
     let hint = if said.contains("tab") {
         "indent with spaces"

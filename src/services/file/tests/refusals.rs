@@ -92,7 +92,7 @@ fn a_port_as_a_mapping() {
             "[{ container: 1, name: a }, { container: 1, name: b }]",
             &["51: container port 1 is called b here and a on line 1"],
         ),
-        ("['3000:80', '3000:81']", &["19: container port 3000 has http 81 here and http 80 on line 1"]),
+        ("['3000:80', '3000:81']", &["19: container port 3000 has http 81 here and 80 on line 1"]),
     ]);
 }
 
@@ -104,13 +104,13 @@ fn ports_of_a_node_that_cannot_be_had_together() {
         (
             "ports: ['1:80']",
             "ports: ['1:80']",
-            "3:20",
+            "3:21",
             "http port 80 has no traffic_matches in service web nor in service api",
         ),
         (
             "ports: ['1:80'], traffic_matches: [a.com, b.com]",
             "ports: ['1:80'], traffic_matches: [B.com]",
-            "3:20",
+            "3:21",
             "b.com on http port 80 is of service web and of service api",
         ),
         (
@@ -171,10 +171,7 @@ fn server_names() {
 #[test]
 fn keys_and_values_that_nobody_knows() {
     refused(&[
-        (
-            "service: { web: }",
-            &["1:1: no services here", r#"1:1: unknown key "service" in the file, did you mean services?"#],
-        ),
+        ("service: { web: }", &[r#"1:1: unknown key "service" in the file, did you mean services?"#]),
         ("services: { web: { port: [80] } }", &[r#"1:20: unknown key "port" in service web, did you mean ports?"#]),
         (
             "services:\n  web:\n    dns_behavior: versioned",
@@ -190,7 +187,7 @@ fn keys_and_values_that_nobody_knows() {
             &[r#"1:36: unknown load_balancing "Sticky", did you mean sticky?"#],
         ),
         ("services: { web: { load_balancing: random } }", &[r#"1:36: unknown load_balancing "random""#]),
-        ("services: { web: { load_balancing: } }", &["1:36: load_balancing has no value"]),
+        ("services: { web: { load_balancing: } }", &["1:34: load_balancing has no value"]),
         ("services: { web: { load_balancing: [sticky] } }", &["1:36: a list instead of a word"]),
         ("application: { title: a }\nservices:", &[r#"1:16: unknown key "title" in application"#]),
         (
@@ -248,7 +245,7 @@ fn names_that_are_none_or_taken() {
             "databases: { mysql: { servers: { abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij: } } }",
             &[concat!(
                 "1:14: server abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij of database mysql is called ",
-                "\"mysql-abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdef\"..., which is no name"
+                "\"mysql-abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcd\"..., which is no name"
             )],
         ),
     ]);
