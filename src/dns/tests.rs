@@ -48,6 +48,7 @@ fn container(app: &str, kind: &str, number: u32, address: Ipv4Addr, state: State
         number,
         version: None,
         service: label(kind),
+        server: None,
         public_key: WgPublicKey::try_from(key).expect("a key"),
         state,
         rev: Rev(1),

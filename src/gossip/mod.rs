@@ -16,6 +16,7 @@ mod agree;
 mod alive;
 mod api;
 mod attach;
+mod define;
 mod exchange;
 mod files;
 mod hearing;

@@ -16,7 +16,8 @@ use crate::daemon::data::{Attachment, Device};
 use crate::daemon::node::Node;
 use crate::dns::Caller;
 use crate::gossip::{AttachSpec, OperationError, Space};
-use crate::membership::Container;
+use crate::membership::body::is_version;
+use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::tun::{self, Tun, TunError, TunSpec};
@@ -53,7 +54,6 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
             "--type web",
         ));
     }
-    let is_version = |text: &String| (1..=128).contains(&text.len()) && !text.contains(char::is_control);
     if request.version.as_ref().is_some_and(|version| !is_version(version)) {
         let why = "a version has 1 to 128 bytes, none of them a control character";
         return Err(Failure::new(ExitStatus::Usage, "cannot attach a container of this version", why, "--version v2"));
@@ -105,6 +105,8 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
         number: request.number,
         version: request.version,
         service: checked.service,
+        server: None,
+        state: State::Ready,
         public_key: secret.public(),
         space: Space::Containers,
     };

@@ -75,6 +75,7 @@ impl Compromised {
             number: 1,
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
             public_key: WgSecret::random(&mut self.rng).public(),
             state: State::Ready,
         }

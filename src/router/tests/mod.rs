@@ -88,6 +88,7 @@ pub(super) fn membership(hosts: usize, containers: &[Listed]) -> Arc<Membership>
                 number: u32::from(*last),
                 version: None,
                 service: "web".parse().expect("a label"),
+                server: None,
                 public_key: secret(*last, *key).public(),
                 state: State::Ready,
                 rev: Rev(1),

@@ -51,6 +51,7 @@ fn membership() -> Membership {
             number: u32::from(last),
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
             public_key: secret(last).public(),
             state: State::Ready,
             rev: Rev(1),
