@@ -12,5 +12,6 @@ pub mod model;
 pub mod netstack;
 pub mod packet;
 pub mod router;
+pub mod services;
 #[cfg(feature = "daemon")]
 pub mod sys;

@@ -1,0 +1,10 @@
+//! Services: what a service file says, and how one definition differs from another.
+//!
+//! Everything here is a function of values: no file is opened, no clock is read, nothing is sent. What a person wrote comes
+//! in as bytes and goes out as an [`AppDef`](crate::model::AppDef), or as a list of what is wrong with it and where.
+//!
+//! This room imports `model` and `membership`.
+
+mod namespace;
+
+pub use namespace::is_public_suffix;
