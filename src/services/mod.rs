@@ -6,5 +6,7 @@
 //! This room imports `model` and `membership`.
 
 mod namespace;
+mod select;
 
 pub use namespace::is_public_suffix;
+pub use select::{Asker, ByPlace, ByVersion, Service, What, Why};

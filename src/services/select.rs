@@ -5,6 +5,7 @@
 //! in this order, and so does its explanation. What is left is in the order of the addresses; whose turn it is, is no
 //! matter of this room.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -138,6 +139,14 @@ impl<'n> Service<'n> {
         found.collect()
     }
 
+    /// Its whole name: a database's server is `TYPE-SERVER`.
+    pub fn full_name(&self) -> Cow<'n, str> {
+        match self.what {
+            What::Service(_) => Cow::Borrowed(self.name.as_str()),
+            What::Database(_, server) => Cow::Owned(format!("{}-{server}", self.name)),
+        }
+    }
+
     pub fn dns_behaviour(&self) -> DnsBehaviour {
         match self.what {
             What::Service(def) => def.map(|def| def.dns_behaviour).unwrap_or_default(),
@@ -238,7 +247,9 @@ impl<'n> Service<'n> {
                 let port = def.servers.get(server)?;
                 (name == self.name.as_str() && protocol == "tcp").then_some(*port)
             }
-            What::Service(Some(def)) => def.ports.iter().find(|port| answers(port, name, protocol)).map(|p| p.container),
+            What::Service(Some(def)) => {
+                def.ports.iter().find(|port| answers(port, name, protocol)).map(|p| p.container)
+            }
             What::Database(None, _) | What::Service(None) => None,
         }
     }
@@ -248,7 +259,8 @@ impl<'n> Service<'n> {
         match self.what {
             What::Database(def, _) => def.is_some() && protocol == "tcp",
             What::Service(def) => def.is_some_and(|def| {
-                let named = |port: &PortDef| port.name.as_ref().is_some_and(|name| answers(port, name.as_str(), protocol));
+                let named =
+                    |port: &PortDef| port.name.as_ref().is_some_and(|name| answers(port, name.as_str(), protocol));
                 def.ports.iter().any(|port| answers(port, "http", protocol) || named(port))
             }),
         }

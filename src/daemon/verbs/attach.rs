@@ -236,13 +236,7 @@ pub(super) async fn plug(
         Attachment { id: local.id, vni, address: local.address, secret, mtu_bytes: local.mtu_bytes as u16 };
     let device = Device { fd, vnet_hdr: facts.vnet_hdr, uso: facts.offloads.uso };
     // Before there is traffic, so that no query of the container goes unanswered.
-    node.attachments.answer_to(Caller {
-        network: local.network.clone(),
-        attachment: local.id,
-        address: local.address,
-        app: container.app.clone(),
-        version: container.version.clone(),
-    });
+    node.attachments.answer_to(Caller::of(container, &local.network));
     match node.data.attach(attachment, device).await {
         Ok(()) => {
             node.attachments.note_key(local.id, key);

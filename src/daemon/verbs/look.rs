@@ -11,7 +11,7 @@ use crate::control::{
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
 use crate::gossip::Liveness;
-use crate::membership::{Container, Membership, Network, Role, State};
+use crate::membership::{Container, Membership, Network, Role};
 use crate::model::{AttachmentId, NodeId};
 use crate::sys::clock;
 use crate::sys::netns::Origin;
@@ -402,6 +402,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::membership::State;
     use crate::model::{Rev, Vni, WgPublicKey};
 
     #[test]

@@ -336,9 +336,9 @@ mod tests {
         let mut network = network();
         let only = container(1, 1, 1);
         network.insert_container(only.clone());
-        assert_eq!((network.apps().len(), network.free_number("shop", "web")), (1, 2));
+        assert_eq!((network.apps().count(), network.free_number("shop", "web")), (1, 2));
         network.remove_container(only.address);
-        assert_eq!((network.apps().len(), network.kinds("shop").count()), (0, 0));
+        assert_eq!((network.apps().count(), network.kinds("shop").count()), (0, 0));
         assert_eq!(network.container_by_key(only.public_key), None);
     }
 }
