@@ -13,7 +13,7 @@ use super::alive::Alive;
 use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
-use super::files::{BootFile, Invite};
+use super::files::{BootFile, Entrance, Invite};
 use super::identity::Identity;
 use super::join::Joining;
 use super::leave::Leaving;
@@ -92,6 +92,7 @@ pub(super) struct Belonging {
     /// What makes this node a member, as it tells it in Hello.
     pub chain: Vec<Verified>,
     pub state: ClusterState,
+    pub entrance: Option<Entrance>,
     /// Certificates and revocations that peers told ahead of the logs that hold them.
     pub heard: Vec<Verified>,
 }
