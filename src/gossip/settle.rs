@@ -165,15 +165,20 @@ impl Gossip {
             }
             self.seek_secret(id, now);
         } else if held {
-            self.lose_network(id);
+            self.lose_network(id, now);
         } else if let Some(wanted) = self.wanted.get_mut(id) {
             wanted.state = Some(state);
         }
     }
 
-    /// Forgets a network that this node is not granted any more.
-    pub(super) fn lose_network(&mut self, id: &NetworkId) {
+    /// Forgets a network that this node is not granted any more. Its addresses rest on, should the grant come back.
+    pub(super) fn lose_network(&mut self, id: &NetworkId, now: Instant) {
         let shard = Shard::Network(id.clone());
+        let hosted = self.authors.get(&(self.me, shard.clone())).into_iter().flat_map(super::attach::containers);
+        let hosted: Vec<_> = hosted.map(|container| container.address).collect();
+        if let Some(space) = self.spaces.get_mut(id) {
+            space.lose(&hosted, now);
+        }
         for origin in self.logs.drop_shard(&shard) {
             if origin != self.me {
                 self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
@@ -184,7 +189,6 @@ impl Gossip {
         }
         self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
         self.rumours.forget(&shard);
-        self.spaces.remove(id);
         self.rotations.remove(id);
         self.wanted.remove(id);
         if self.secrets.remove(id).is_some() {
