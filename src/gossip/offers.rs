@@ -66,7 +66,7 @@ impl Gossip {
 
     /// Answers a peer that offers a network and is granted it no more: it did not hear of that. It gets what it takes to see
     /// it, and nothing that came since.
-    fn tell_ungranted(&mut self, connection: ConnectionId, network: &NetworkId, offered: &[Verified]) {
+    pub(super) fn tell_ungranted(&mut self, connection: ConnectionId, network: &NetworkId, offered: &[Verified]) {
         let (Some(peer), Some(state)) = (self.peers.member(connection), self.networks.get(network)) else { return };
         if state.is_granted(peer) {
             return;

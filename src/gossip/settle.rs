@@ -13,7 +13,8 @@ use super::machine::Gossip;
 use super::persist::Waiter;
 use super::store::Write;
 use crate::membership::{
-    Applied, ApplyError, ClusterState, Delta, NetworkState, Node, ORIGIN_MEMORY_LEN_MAX, Shard, Verified, definition,
+    Applied, ApplyError, ClusterState, Delta, Log, NetworkState, Node, ORIGIN_MEMORY_LEN_MAX, Pen, Shard, Verified,
+    definition,
 };
 use crate::model::{Boot, NetworkId, NodeId};
 
@@ -267,14 +268,29 @@ impl Gossip {
         }
     }
 
-    /// A peer knows a later state of a log of ours than we do: this node was rolled back. What it said then it says again,
-    /// with what it said since on top.
+    /// A peer knows a later state of a log of ours than we do: this node was rolled back, or copied.
     fn hear_own(&mut self, shard: &Shard, origin: NodeId) {
-        let Some(heard) = self.logs.log(shard, origin).cloned() else { return };
+        if let Some(heard) = self.logs.log(shard, origin).cloned() {
+            self.adopt(shard, &heard);
+        }
+    }
+
+    /// What this node said once and does not remember it says again, with what it said since on top.
+    pub(super) fn adopt(&mut self, shard: &Shard, heard: &Log) {
+        let origin = heard.origin();
+        let known = self.restored.get(&(origin, shard.clone())).copied();
         let Some((log, pen)) = self.author(origin, shard) else { return };
-        log.adopt(pen, &heard);
         let boot = pen.boot();
-        if origin == self.me && boot > self.boot.boot {
+        log.adopt(pen, heard, known);
+        let skipped = pen.boot() > boot;
+        // From here on all that was signed up to now is of an earlier boot, and known.
+        let said = self.authors.iter().filter(|((by, _), _)| skipped && *by == origin);
+        let said = said.filter_map(|(at, log)| Some((at.clone(), log.stamp()?)));
+        for (at, stamp) in said.chain([((origin, shard.clone()), heard.stamp())]) {
+            let known = self.restored.entry(at).or_insert(stamp);
+            *known = (*known).max(stamp);
+        }
+        if let Some(boot) = self.pens.get(&origin).map(Pen::boot).filter(|_| origin == self.me && skipped) {
             self.boot.boot = boot;
             self.persister.write(self.boot.write());
         }

@@ -90,6 +90,23 @@ fn a_node_set_back_to_an_older_state_takes_up_what_it_signed_since() {
 }
 
 #[test]
+fn an_owner_set_back_to_before_a_grant_hears_of_it_from_the_grantee() {
+    let mut sim = Sim::cluster(62, 2);
+    let network = sim.create_network(0, "demo");
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some());
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    sim.until(Duration::from_secs(30), |sim| sim.agree(&[0, 1], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 1);
+}
+
+#[test]
 fn a_disk_that_refuses_fails_the_operation_and_nothing_of_it_stays() {
     let (mut sim, network) = networked(54);
     sim.nodes[1].disk_fails = true;
