@@ -105,8 +105,12 @@ pub fn received(world: &mut World, at: usize, bytes: &[u8]) {
     }
 }
 
-/// A file was written: what it holds of others is signed, and of no network that is not for this node.
+/// A file was written: what it holds of others is signed, and of no network that is not for this node. When its own log of a
+/// network is removed, what it hosted there has ended.
 pub fn wrote(world: &mut World, at: usize, write: &Write) {
+    if write.content.is_none() && write.name.starts_with("own-") {
+        end_lost(world, at, &write.name);
+    }
     let (Some(_), true) = (&write.content, write.name.starts_with("log-")) else { return };
     let node = &world.nodes[at];
     let Some(cluster) = node.machine.as_ref().and_then(peerd::gossip::Gossip::cluster) else { return };
@@ -192,18 +196,30 @@ fn containers(world: &mut World, at: usize, network: &Network) {
     }
 }
 
-/// A node has lost a network: what it hosted there has ended.
+/// A node has lost a network: what it hosted there ends, and has ended once that is on disk.
 fn forget(world: &mut World, at: usize, network: &NetworkId) {
     world.nodes[at].seen.containers.retain(|(of, _), _| of != network);
     if world.nodes[at].clone_of.is_some() {
         return;
     }
-    let there = |promise: &Promise| promise.host == at && promise.network == *network;
-    let hosted: Vec<AttachmentId> =
-        world.book.attachments.iter().filter(|(_, promise)| there(promise)).map(|(id, _)| *id).collect();
     let now = world.now;
-    for id in hosted {
-        world.book.end(id, now);
+    let hosted = |promise: &&mut Promise| promise.host == at && promise.network == *network;
+    for promise in world.book.attachments.values_mut().filter(hosted) {
+        if promise.phase == Phase::Live {
+            promise.phase = Phase::Ending(now);
+        }
+    }
+}
+
+fn end_lost(world: &mut World, at: usize, name: &str) {
+    let ending = |promise: &Promise| match promise.phase {
+        Phase::Ending(since) if promise.host == at && name.contains(promise.network.as_str()) => Some(since),
+        _ => None,
+    };
+    let lost: Vec<_> =
+        world.book.attachments.iter().filter_map(|(id, promise)| Some((*id, ending(promise)?))).collect();
+    for (id, since) in lost {
+        world.book.end(id, since);
     }
 }
 
@@ -223,9 +239,15 @@ pub fn agreement(world: &World) -> Result<(), String> {
         }
         let view = machine.membership();
         if !view.nodes().eq(reference.nodes()) {
-            let mut differing = view.nodes().filter(|node| reference.node(node.id) != Some(*node));
-            let other = differing.next().map(|node| (node.name.clone(), node.boot, node.endpoints.len()));
-            return Err(format!("node {at} sees other members than node 0, so {other:?}"));
+            let said = |membership: &Membership| -> BTreeSet<(String, u64, usize)> {
+                membership.nodes().map(|node| (node.name.to_string(), node.boot.0, node.endpoints.len())).collect()
+            };
+            let (theirs, ours) = (said(&view), said(&reference));
+            return Err(format!(
+                "node {at} sees members {:?}, node 0 {:?}",
+                theirs.difference(&ours).collect::<Vec<_>>(),
+                ours.difference(&theirs).collect::<Vec<_>>()
+            ));
         }
         if let Some(expelled) = machine.connected().into_iter().find(|peer| reference.node(*peer).is_none()) {
             return Err(format!("node {at} has a connection with {expelled}, which is no member"));
@@ -249,6 +271,7 @@ pub fn agreement(world: &World) -> Result<(), String> {
             }
         }
     }
+    reference.networks().try_for_each(|network| kept_out(world, network))?;
     let expelled = world.book.expelled.iter().filter(|(_, by)| !world.nodes[**by].tainted);
     if let Some((node, _)) = expelled.into_iter().find(|(node, _)| reference.node(**node).is_some()) {
         return Err(format!("{node} was expelled and is a member"));
@@ -264,6 +287,20 @@ fn same(one: &Network, other: &Network) -> Result<(), &'static str> {
         return Err("the secrets");
     }
     if one.containers().eq(other.containers()) { Ok(()) } else { Err("the containers") }
+}
+
+/// Who is granted a network no more does not know its newest secret.
+fn kept_out(world: &World, network: &Network) -> Result<(), String> {
+    for (at, node) in world.nodes.iter().enumerate().filter(|(_, node)| node.clone_of.is_none()) {
+        let Some(machine) = node.machine.as_ref().filter(|_| !network.grants.contains_key(&node.id())) else {
+            continue;
+        };
+        let mut known = machine.network_keys(&network.id).into_iter();
+        if known.any(|(generation, secret)| network.secret == Some((generation, secret.hash()))) {
+            return Err(format!("node {at} knows the newest secret of {}, which it is not granted", network.id));
+        }
+    }
+    Ok(())
 }
 
 /// What a node hosts is what the others see of it, and what was acknowledged.

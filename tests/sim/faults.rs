@@ -96,13 +96,21 @@ pub fn act(world: &mut World) {
             world.cut(at, other);
         }
         Act::Isolate => isolate(world, at),
-        Act::Heal => world.wires.heal(),
-        Act::Refuse => world.nodes[at].disk.refuses = !world.nodes[at].disk.refuses,
+        Act::Heal => {
+            world.tell(|| "the cuts end".to_owned());
+            world.wires.heal();
+        }
+        Act::Refuse => {
+            let refuses = !world.nodes[at].disk.refuses;
+            world.tell(|| format!("the disk of node {at} refuses: {refuses}"));
+            world.nodes[at].disk.refuses = refuses;
+        }
         Act::Snapshot => world.nodes[at].disk.snapshot(),
         Act::RollBack if !is_clone => roll_back(world, at),
         Act::CalmRollBack if !is_clone => calm_roll_back(world, at),
         Act::Clone if world.nodes[at].is_member() && !is_clone && world.nodes.len() < NODE_COUNT_MAX => {
             taint(world, at);
+            world.tell(|| format!("node {at} is copied"));
             let clone = world.clone_of(at);
             world.start_node(clone);
         }
@@ -153,6 +161,7 @@ fn roll_back(world: &mut World, at: usize) {
         return;
     }
     taint(world, at);
+    world.tell(|| format!("node {at} is set back"));
     world.report.rolled_back += 1;
     world.crash(at);
     world.nodes[at].disk.roll_back();
@@ -179,6 +188,7 @@ fn calm_roll_back(world: &mut World, at: usize) {
 
 /// Nothing fails any more, everybody runs, and copies of a node are gone.
 pub fn end_faults(world: &mut World) {
+    world.tell(|| "all faults end".to_owned());
     world.wires.be_calm();
     for at in 0..world.nodes.len() {
         world.nodes[at].disk.refuses = false;

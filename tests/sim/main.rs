@@ -26,7 +26,7 @@ use std::time::Duration;
 const SEEDS: u64 = 150;
 
 /// Seeds that break a promise whose cause is known and not mended: the lane leaves them out, and so says that they are there.
-const OPEN: [u64; 4] = [77, 99, 104, 148];
+const OPEN: [u64; 2] = [10, 57];
 
 fn setting(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -36,7 +36,7 @@ fn setting(name: &str) -> Option<u64> {
 #[test]
 fn every_promise_holds_in_every_seed() {
     if let Some(seed) = setting("PEERD_SIM_SEED") {
-        let report = run::seed(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        let report = run::seed_aloud(seed).unwrap_or_else(|failure| panic!("{failure}"));
         println!("seed {seed}: {report}");
         return;
     }

@@ -61,8 +61,17 @@ impl fmt::Display for Failure {
 
 /// Runs a seed.
 pub fn seed(seed: u64) -> Result<Report, Failure> {
+    run(seed, false)
+}
+
+/// Runs a seed and prints what happens.
+pub fn seed_aloud(seed: u64) -> Result<Report, Failure> {
+    run(seed, true)
+}
+
+fn run(seed: u64, aloud: bool) -> Result<Report, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, aloud);
         make(&mut world);
         trouble(&mut world);
         peace(&mut world);

@@ -13,6 +13,7 @@ use rand_core::RngCore as _;
 /// What travels.
 #[derive(Clone)]
 pub enum Parcel {
+    Datagram(Vec<u8>),
     Push(Vec<u8>),
     Request(ExchangeId, Vec<u8>),
     Reply(ExchangeId, Vec<u8>),
@@ -31,7 +32,7 @@ pub struct Wires {
     cut: BTreeSet<(usize, usize)>,
     /// How many of a thousand messages are sent again before they arrive.
     pub late_per_mille: u32,
-    /// How many of a thousand pushes are lost with their stream, or arrive twice.
+    /// How many of a thousand datagrams and pushes are lost, or arrive twice.
     pub lost_per_mille: u32,
     pub twice_per_mille: u32,
     /// How many of a thousand have a bit flipped by a hostile sender.

@@ -12,6 +12,7 @@ use crate::wires::below;
 use crate::world::World;
 
 /// What was asked, so that the answer can be entered.
+#[derive(Debug)]
 pub enum Intent {
     CreateNetwork,
     Grant,
@@ -135,6 +136,7 @@ pub fn started(world: &mut World, at: usize) {
 /// An answer goes into the book.
 pub fn answered(world: &mut World, at: usize, intent: Intent, result: Result<Done, OperationError>) {
     let now = world.now;
+    world.tell(|| format!("node {at} answers: {intent:?}, {:?}", result.as_ref().map(drop)));
     match (intent, result) {
         (Intent::Attach(id), Ok(Done::Attached(attached))) => {
             world.report.attached += 1;

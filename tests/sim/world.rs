@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use peerd::gossip::{
-    Config, ConnectionId, Gossip, Identity, MESSAGE_LEN_MAX, OperationId, Output, Stored, VerifiedMessage,
+    Config, ConnectionId, DATAGRAM_LEN_MAX, Gossip, Identity, MESSAGE_LEN_MAX, OperationId, Output, Stored,
+    VerifiedMessage,
 };
 use peerd::membership::Verdicts;
 use peerd::model::NodeId;
@@ -48,10 +49,12 @@ pub struct World {
     queue: BTreeMap<(Instant, u64), Event>,
     events: u64,
     trace: blake3::Hasher,
+    /// Whether to print what happens.
+    aloud: bool,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, aloud: bool) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
         let start = Instant::now();
         Self {
@@ -67,12 +70,20 @@ impl World {
             queue: BTreeMap::new(),
             events: 0,
             trace: blake3::Hasher::new(),
+            aloud,
         }
     }
 
     /// A promise is broken; the first one is told.
     pub fn broken(&mut self, what: String) {
         self.broken.get_or_insert_with(|| format!("at {:?}: {what}", self.now - self.start));
+    }
+
+    /// Prints what happens, in a run that somebody looks at.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.aloud {
+            println!("{:>12?}  {}", self.now - self.start, what());
+        }
     }
 
     /// What happened, in order, as a number.
@@ -121,6 +132,7 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let wall = WALL + (self.now - self.start).as_secs();
+        self.tell(|| format!("node {at} starts"));
         let node = &mut self.nodes[at];
         node.life += 1;
         node.seen = Seen::default();
@@ -137,6 +149,7 @@ impl World {
     /// The power goes: what was not synced is lost, and the others learn of it when they do.
     pub fn crash(&mut self, at: usize) {
         let renamed = chance(&mut self.rng, 500);
+        self.tell(|| format!("node {at} crashes"));
         let node = &mut self.nodes[at];
         node.machine = None;
         node.life += 1;
@@ -150,6 +163,9 @@ impl World {
     /// Has a node's machine do something for somebody who waits for it.
     pub fn ask(&mut self, at: usize, intent: Intent, call: impl FnOnce(&mut Gossip, Instant) -> OperationId) {
         let now = self.now;
+        if self.nodes[at].machine.is_some() {
+            self.tell(|| format!("node {at} is asked: {intent:?}"));
+        }
         let node = &mut self.nodes[at];
         let Some(machine) = &mut node.machine else { return };
         let operation = call(machine, now);
@@ -226,20 +242,16 @@ impl World {
             Event::Deliver { to, life, connection, parcel } if self.lives(to, life) => {
                 self.deliver(to, connection, parcel);
             }
-            Event::Connected { at, life, peer, connection, dialled } if self.lives(at, life) => {
-                if self.wires.peer(at, connection).is_some() {
-                    self.note(1, at, &[peer as u8, u8::from(dialled)]);
-                    let id = self.nodes[peer].id();
-                    let exporter = *blake3::hash(&connection.0.to_be_bytes()).as_bytes();
-                    self.call(at, |machine, now| machine.handle_connected(connection, id, dialled, exporter, now));
-                }
+            Event::Connected { at, life, peer, connection, dialled } if self.has(at, life, connection) => {
+                self.note(1, at, &[peer as u8, u8::from(dialled)]);
+                let id = self.nodes[peer].id();
+                let exporter = *blake3::hash(&connection.0.to_be_bytes()).as_bytes();
+                self.call(at, |machine, now| machine.handle_connected(connection, id, dialled, exporter, now));
             }
-            Event::Closed { at, life, connection } if self.lives(at, life) => {
-                if self.wires.peer(at, connection).is_some() {
-                    self.note(2, at, &connection.0.to_be_bytes());
-                    self.wires.close(at, connection);
-                    self.call(at, |machine, now| machine.handle_disconnected(connection, now));
-                }
+            Event::Closed { at, life, connection } if self.has(at, life, connection) => {
+                self.note(2, at, &connection.0.to_be_bytes());
+                self.wires.close(at, connection);
+                self.call(at, |machine, now| machine.handle_disconnected(connection, now));
             }
             Event::DialFailed { at, life, peer } if self.lives(at, life) => {
                 self.note(3, at, &peer.0);
@@ -254,11 +266,20 @@ impl World {
         self.nodes[at].life == life && self.nodes[at].machine.is_some()
     }
 
+    fn has(&self, at: usize, life: u64, connection: ConnectionId) -> bool {
+        self.lives(at, life) && self.wires.peer(at, connection).is_some()
+    }
+
     fn deliver(&mut self, to: usize, connection: ConnectionId, parcel: Parcel) {
         if self.wires.peer(to, connection).is_none() {
             return;
         }
         match parcel {
+            Parcel::Datagram(bytes) => {
+                self.note(9, to, &bytes);
+                checks::received(self, to, &bytes);
+                self.call(to, |machine, now| machine.handle_datagram(connection, &bytes, now));
+            }
             Parcel::Push(bytes) => {
                 self.note(4, to, &bytes);
                 if let Some(message) = self.read(to, connection, &bytes) {
@@ -319,7 +340,7 @@ impl World {
     fn send(&mut self, from: usize, connection: ConnectionId, mut parcel: Parcel) {
         let Some(to) = self.wires.peer(from, connection).filter(|to| !self.wires.is_cut(from, *to)) else { return };
         let mut times = 1;
-        if let Parcel::Push(bytes) = &mut parcel {
+        if let Parcel::Push(bytes) | Parcel::Datagram(bytes) = &mut parcel {
             if chance(&mut self.rng, self.wires.lost_per_mille) {
                 return;
             }
@@ -348,6 +369,7 @@ impl World {
     /// Nothing gets through from one to the other: both ends notice, each in its time.
     pub fn cut(&mut self, from: usize, to: usize) {
         self.wires.cut(from, to);
+        self.tell(|| format!("nothing gets through from {from} to {to}"));
         for connection in self.wires.between(from, to) {
             for at in [from, to] {
                 let after = Duration::from_millis(200 + below(&mut self.rng, 6000));
@@ -371,6 +393,10 @@ impl World {
             }
             Output::Reply { connection, exchange, bytes } => {
                 self.send(at, connection, Parcel::Reply(exchange, bounded(&bytes)));
+            }
+            Output::Datagram { connection, bytes } => {
+                assert!(bytes.len() <= DATAGRAM_LEN_MAX, "a datagram of {} bytes was sent", bytes.len());
+                self.send(at, connection, Parcel::Datagram(bytes));
             }
             Output::Dial { node, endpoints } => self.dial(at, node, &endpoints),
             // Closing waits for what was sent.
