@@ -35,7 +35,10 @@ fn a_line_that_loses_5_or_20_percent_each_way_delays_a_fresh_pair_within_the_pro
     for (loss_percent, p99, max) in [(5, 1, 2), (20, 2, 4)] {
         let took = first_answers(1000, loss_percent);
         let (at_p99, worst) = (took[989], took[999]);
-        println!("FIGURE {loss_percent}% lost each way, 1000 fresh pairs: p99 {at_p99:?}, p99.9 {:?}, max {worst:?}", took[998]);
+        println!(
+            "FIGURE {loss_percent}% lost each way, 1000 fresh pairs: p99 {at_p99:?}, p99.9 {:?}, max {worst:?}",
+            took[998]
+        );
         let (p99, max) = (Duration::from_secs(p99), Duration::from_secs(max));
         assert!(at_p99 <= p99 && worst <= max, "{loss_percent}%: p99 {at_p99:?}, max {worst:?}");
     }
