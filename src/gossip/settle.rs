@@ -3,7 +3,6 @@
 //! Every `handle_*` and every operation ends in [`Gossip::settle`], so that outputs come in one order: files first, then
 //! the new membership, then the operations that it completes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -188,7 +187,7 @@ impl Gossip {
         if self.authors.remove(&(self.me, shard.clone())).is_some() {
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
-        self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
+        self.unsaved.forget(&shard);
         self.rumours.forget(&shard);
         self.rotations.remove(id);
         self.wanted.remove(id);
@@ -246,7 +245,7 @@ impl Gossip {
                 if origin == self.me || self.pens.contains_key(&origin) {
                     self.hear_own(&shard, origin);
                 } else {
-                    self.unsaved.insert((shard.clone(), origin));
+                    self.unsaved.add(delta);
                 }
                 self.changed.insert(shard);
                 Ingested::Changed
@@ -314,6 +313,9 @@ impl Gossip {
         }
         let changed: Vec<(NodeId, Shard)> =
             self.authors.iter().filter(|(_, log)| log.is_changed()).map(|(at, _)| at.clone()).collect();
+        if !changed.is_empty() {
+            self.save_what_carries();
+        }
         for (origin, shard) in changed {
             self.seal(origin, &shard, now);
         }
@@ -366,18 +368,6 @@ impl Gossip {
             Waiter::Reply(connection, exchange, answer) => self.reply(connection, exchange, &answer),
             Waiter::Withdrawn(operation) => self.tell_withdrawals(operation, now),
             Waiter::Revoked => self.tell_revocation(now),
-        }
-    }
-
-    /// Hands the logs of others that changed to the disk.
-    pub(super) fn save_foreign_logs(&mut self) {
-        let Some(cluster) = self.cluster() else { return };
-        let unsaved: BTreeSet<(Shard, NodeId)> = std::mem::take(&mut self.unsaved);
-        for (shard, origin) in unsaved {
-            if let Some(log) = self.logs.log(&shard, origin) {
-                let name = files::foreign_log_name(&shard, origin);
-                self.persister.write(LogFile::of(log, Vec::new()).write(name, cluster, false));
-            }
         }
     }
 }

@@ -144,6 +144,45 @@ fn nothing_leaves_a_node_before_it_is_on_disk() {
     assert!(sim.nodes[0].received.iter().all(|bytes| !bytes.windows(8).any(|window| window == id.0)));
 }
 
+/// A node that is granted a network, attaches at once, and is killed as soon as that is acknowledged: alone, it starts with the
+/// network and the container's address.
+#[test]
+fn what_an_acknowledged_container_rests_on_is_on_disk_before_it() {
+    for seed in 100..120 {
+        let mut sim = Sim::cluster(seed, 3);
+        let network = sim.create_network(0, "demo");
+        sim.grant(0, &network, 1, Role::Owner);
+        sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
+        sim.grant(1, &network, 2, Role::Host);
+        sim.until(SOON, |sim| sim.network(2, &network).is_some());
+        let attached = sim.attach(2, &network).expect("attaches");
+        (0..3).for_each(|at| sim.kill(at));
+        sim.start_node(2).expect("starts");
+        let held = sim.network(2, &network).expect("a network that was attached to is held");
+        assert_eq!(held.containers().map(|c| (c.id, c.address)).collect::<Vec<_>>(), [(attached.id, attached.address)]);
+        assert!(held.grants.contains_key(&sim.id(2)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_container_outlives_the_torn_log_of_the_owner_who_granted_its_node() {
+    let mut sim = Sim::cluster(63, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 1, Role::Owner);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
+    sim.grant(1, &network, 2, Role::Host);
+    sim.until(SOON, |sim| sim.network(2, &network).is_some());
+    let attached = sim.attach(2, &network).expect("attaches");
+    sim.run(SOON);
+    sim.kill(2);
+    let name = format!("log-n-{}-{network}", sim.id(1));
+    tear(&mut sim, 2, &name);
+    sim.start_node(2).expect("starts");
+    sim.until(Duration::from_secs(60), |sim| sim.agree(&[0, 1, 2], &network));
+    let here = sim.network(2, &network).expect("held").containers().map(|c| c.id).collect::<Vec<_>>();
+    assert_eq!(here, [attached.id]);
+}
+
 #[test]
 fn a_create_that_the_disk_refused_leaves_no_network_behind() {
     let (mut sim, _) = networked(57);
