@@ -43,6 +43,7 @@ mod supply;
 mod sync;
 mod timers;
 mod token;
+mod unsaved;
 mod unwritten;
 
 pub use alive::{Liveness, SILENCE};

@@ -2,6 +2,7 @@
 
 mod changes;
 mod handshakes;
+mod loss;
 mod pair;
 mod pitfalls;
 mod pressure;
