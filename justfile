@@ -50,6 +50,14 @@ fuzz target seconds="60":
         target/fuzz/found/{{ target }} tests/fuzz/corpus/{{ target }} -- \
         -max_total_time={{ seconds }} -max_len=4096 -rss_limit_mb=1024 -artifact_prefix=target/fuzz/crashes/
 
+# The cluster under faults in virtual time, through so many seeds from one on
+sim seeds="10000" first="0":
+    PEERD_SIM_SEEDS={{ seeds }} PEERD_SIM_FIRST={{ first }} cargo test --profile sim --test sim every_promise -- --nocapture
+
+# Plants faults and counts which of them the simulator finds
+mutants seeds="60":
+    tests/sim/mutants {{ seeds }}
+
 # Writes the seeds of the fuzz targets anew, after a change of a format
 seeds:
     rm -rf tests/fuzz/corpus

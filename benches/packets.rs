@@ -91,6 +91,7 @@ fn membership(containers: u32) -> Arc<Membership> {
                 number: number.into(),
                 version: None,
                 service: "web".parse().expect("a label"),
+                server: None,
                 public_key: secret(number).public(),
                 state: State::Ready,
                 rev: Rev(1),

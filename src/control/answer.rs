@@ -135,7 +135,7 @@ pub struct ContainerRow {
     pub number: u32,
     pub version: Option<String>,
     pub service: String,
-    /// `ready`, `draining` or `gone`.
+    /// `starting`, `ready`, `draining` or `gone`.
     pub state: String,
     pub public_key: String,
 }

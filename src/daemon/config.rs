@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::Deserialize;
 
+use crate::dns::{Suffix, SuffixError};
 use crate::model::Label;
 
 /// What `--print-default-config` prints: every setting with its unit, range and effect.
@@ -27,6 +28,10 @@ listen = "[::]:51790"
 
 # What is logged to stderr: error, warn, info, debug, trace, or a filter as `info,peerd::router=debug`.
 log = "info"
+
+# Domains below which short names of services are answered too: with "cloud66.local", api.cloud66.local is api.
+# List of domains, none of them one that names of the outside world end in. Default: none.
+#dns-suffixes = ["cloud66.local"]
 "#;
 
 /// Runs one node of a peerd cluster in the foreground.
@@ -64,6 +69,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub name: Option<Label>,
     pub log: String,
+    pub dns_suffixes: Vec<Suffix>,
 }
 
 /// The file's words; the flags' names.
@@ -75,9 +81,11 @@ struct File {
     listen: Option<SocketAddr>,
     name: Option<String>,
     log: Option<String>,
+    #[serde(alias = "dns_suffixes")]
+    dns_suffixes: Vec<String>,
 }
 
-const KEYS: [&str; 5] = ["state-dir", "socket", "listen", "name", "log"];
+const KEYS: [&str; 7] = ["state-dir", "socket", "listen", "name", "log", "dns-suffixes", "dns_suffixes"];
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +98,8 @@ pub enum ConfigError {
     UnknownKey { path: PathBuf, key: String },
     #[error("the name {0:?} cannot be a node's: {1}")]
     Name(String, crate::model::LabelError),
+    #[error("{0:?} cannot be a DNS suffix: {1}")]
+    Suffix(String, SuffixError),
 }
 
 fn did_you_mean(key: &str) -> String {
@@ -108,12 +118,14 @@ impl Config {
             None => File::default(),
         };
         let name = args.name.clone().or(file.name).map(|name| name.parse().map_err(|e| ConfigError::Name(name, e)));
+        let suffixes = file.dns_suffixes.into_iter().map(|text| text.parse().map_err(|e| ConfigError::Suffix(text, e)));
         Ok(Self {
             state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or(defaults.state_dir),
             socket: args.socket.clone().or(file.socket).unwrap_or(defaults.socket),
             listen: args.listen.or(file.listen).unwrap_or_else(|| "[::]:51790".parse().expect("an address")),
             name: name.transpose()?,
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
+            dns_suffixes: suffixes.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -169,6 +181,21 @@ mod tests {
         assert!(error.ends_with("unknown setting \"liste\", did you mean \"listen\"?"), "{error}");
         let error = load(Some("flavour = 1"), &[]).expect_err("refused").to_string();
         assert!(error.ends_with("unknown setting \"flavour\""), "{error}");
+    }
+
+    #[test]
+    fn a_suffix_that_would_hide_the_outside_world_is_refused() {
+        let config = load(Some("dns_suffixes = ['cloud66.local', 'corp.example.com']"), &[]).expect("loads");
+        assert_eq!(
+            config.dns_suffixes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["cloud66.local", "corp.example.com"]
+        );
+        for bad in
+            ["com", "", "a..b", "private-network.internal", "x.private-network.internal", "internal", "10.in-addr.arpa"]
+        {
+            let error = load(Some(&format!("dns-suffixes = ['{bad}']")), &[]);
+            assert!(matches!(error, Err(ConfigError::Suffix(..))), "{bad}");
+        }
     }
 
     #[test]

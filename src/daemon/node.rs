@@ -12,6 +12,7 @@ use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
 use super::watches::Watches;
 use crate::control::{ExitStatus, Failure};
+use crate::dns::Suffix;
 use crate::gossip::{Done, Gossip, JoinStep, OperationError, OperationId};
 use crate::membership::{Membership, Network};
 use crate::model::NodeId;
@@ -27,6 +28,8 @@ pub struct Node {
     pub facts: Facts,
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Arc<Attachments>,
+    /// Below which domains short names are answered.
+    pub suffixes: Vec<Suffix>,
     pub watches: Watches,
     pub commands: mpsc::Sender<Command>,
     /// Told when a verb has the node stop.

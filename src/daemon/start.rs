@@ -23,6 +23,7 @@ use super::verbs;
 use super::watches::Watches;
 use super::writer::Writer;
 use crate::control::{ExitStatus, Failure};
+use crate::dns::Suffix;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::{Label, NodeId};
@@ -118,7 +119,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         cannot_start(verbs::status_of_io(&error), why, hint)
     })?;
     let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
-    let (data, quic, facts) = start_data_plane(shared, identity.node(), watched.clone(), callers.clone())?;
+    let (data, quic, facts) =
+        start_data_plane(shared, identity.node(), watched.clone(), callers.clone(), config.dns_suffixes.clone())?;
 
     let endpoint =
         Endpoint::new(identity.key(), quic).map_err(|error| failed(&error, "the daemon's log tells more"))?;
@@ -151,6 +153,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         facts,
         membership: watched,
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
+        suffixes: config.dns_suffixes.clone(),
         watches: Watches::default(),
         commands,
         stop: tokio::sync::Notify::new(),
@@ -214,8 +217,9 @@ fn start_data_plane(
     node: NodeId,
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
+    suffixes: Vec<Suffix>,
 ) -> Result<(DataHandle, Arc<QuicSocket>, Facts), Failure> {
-    let (resolver, outside) = resolver::new(membership, callers, random::Os.next_u64());
+    let (resolver, outside) = resolver::new(membership, callers, suffixes, random::Os.next_u64());
     let config = DataConfig { socket: udp, resolver: Box::new(resolver), seed: random::seed(), node };
     let (data, quic, facts) = DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")

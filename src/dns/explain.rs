@@ -2,9 +2,11 @@
 
 use hickory_proto::rr::Name;
 
-use super::names::{Existing, Meaning, PRIVATE_ZONE, meaning};
-use super::{Caller, hostname};
+use super::names::{Existing, Meaning, Scope, meaning};
+use super::{Caller, PRIVATE_ZONE, Suffix, hostname};
 use crate::membership::{Container, Membership, Network, State};
+use crate::model::LoadBalancing;
+use crate::services::{ByPlace, ByVersion, Service, What, Why};
 
 /// The way from a name to its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +18,13 @@ pub struct Explanation {
 }
 
 /// Explains a name to a container of `network`; `None` if it is no name.
-pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name: &str) -> Option<Explanation> {
+pub fn explain(
+    membership: &Membership,
+    network: &Network,
+    caller: &Caller,
+    suffixes: &[Suffix],
+    name: &str,
+) -> Option<Explanation> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
     let id = &network.id;
@@ -26,7 +34,8 @@ pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name
         caller.address,
         network.display_name()
     )];
-    let verdict = match meaning(network, &name) {
+    let scope = Scope { network, app: &caller.app, suffixes };
+    let verdict = match meaning(scope, &name) {
         Meaning::Foreign if network.internal => {
             steps.push("it is no private name, and the network is internal: nothing is asked outside".into());
             "REFUSED".to_owned()
@@ -36,7 +45,11 @@ pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name
             "forwarded".to_owned()
         }
         Meaning::Missing(None) => {
-            steps.push("it is a single label: such a name is never told outside, and there is none here".into());
+            steps.push(format!(
+                "it is a single label, so it would be a service of the caller's application {}, which has none of that \
+                 name; such a name is never told outside",
+                caller.app
+            ));
             "NXDOMAIN".to_owned()
         }
         Meaning::Missing(Some(_)) => {
@@ -49,7 +62,7 @@ pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name
                 "no data but SOA and NS".to_owned()
             }
             Existing::Ancestor => {
-                steps.push(format!("it is the name of network {id}, which owns no record; names below it do"));
+                steps.push("it owns no record; names below it do".to_owned());
                 "no data".to_owned()
             }
             Existing::Type(app, kind) => {
@@ -64,6 +77,20 @@ pub fn explain(membership: &Membership, network: &Network, caller: &Caller, name
                 steps.push(format!("the address {} is held by container {}", container.address, container.id));
                 format!("pointer to {}", hostname(container, id))
             }
+            Existing::Service(service) => explain_service((membership, network), caller, &service, &mut steps),
+            Existing::Port(service, port) => {
+                steps.push(format!("it is the port {port} of each container below"));
+                let verdict = explain_service((membership, network), caller, &service, &mut steps);
+                format!("SRV to port {port}: {verdict}")
+            }
+            Existing::Services(app) => {
+                steps.push(format!("it lists the services of application {app}"));
+                format!("TXT, a list of {}", Service::all(network, app.as_str()).len())
+            }
+            Existing::Apps => {
+                steps.push("it lists the namespaces of the network".to_owned());
+                format!("TXT, a list of {}", super::policy::namespaces(network).len())
+            }
         },
     };
     Some(Explanation { verdict, steps })
@@ -75,6 +102,19 @@ fn list<'a>(
     containers: impl IntoIterator<Item = &'a std::sync::Arc<Container>>,
     steps: &mut Vec<String>,
 ) -> String {
+    match sift(membership, containers, steps) {
+        0 => "no data: declared, and none is ready".to_owned(),
+        1 => "1 address".to_owned(),
+        many => format!("{many} addresses, another one first each time"),
+    }
+}
+
+/// Tells of each container whether it is to be found, and counts those that are.
+fn sift<'a>(
+    membership: &Membership,
+    containers: impl IntoIterator<Item = &'a std::sync::Arc<Container>>,
+    steps: &mut Vec<String>,
+) -> usize {
     let mut ready = 0;
     for container in containers {
         let Container { id, address, .. } = container.as_ref();
@@ -87,12 +127,73 @@ fn list<'a>(
                 steps.push(format!("{address} is ready (container {id})"));
             }
             State::Draining => steps.push(format!("{address} is draining and left out (container {id})")),
+            State::Starting => steps.push(format!("{address} is starting and left out (container {id})")),
         }
     }
-    match ready {
-        0 => "no data: declared, and none is ready".to_owned(),
-        1 => "1 address".to_owned(),
-        many => format!("{many} addresses, another one first each time"),
+    ready
+}
+
+/// The steps of a choice, in their order.
+fn explain_service(
+    (membership, network): (&Membership, &Network),
+    caller: &Caller,
+    service: &Service<'_>,
+    steps: &mut Vec<String>,
+) -> String {
+    let Service { app, name, what } = service;
+    let whose =
+        if **app == caller.app { "the caller's own".to_owned() } else { "another one of the network".to_owned() };
+    steps.push(match what {
+        What::Service(None) => format!(
+            "it is service {name} of application {app}, {whose}; no service file names it, so it is versioned and roundrobin"
+        ),
+        What::Service(Some(def)) => format!(
+            "it is service {name} of application {app}, {whose}; the service file says {} and {}",
+            def.dns_behaviour, def.load_balancing
+        ),
+        What::Database(_, server) => {
+            format!("it is server {server} of database {name} of application {app}, {whose}")
+        }
+    });
+    sift(membership, service.containers(network), steps);
+    let mut chosen = service.ready(membership, network);
+    let ready = chosen.len();
+    let (asker, version_of) = (caller.asker(), |version: Option<&str>| match version {
+        Some(version) => format!("version {version}"),
+        None => "those without a version".to_owned(),
+    });
+    let by_version = service.of_version(network, asker, &mut chosen);
+    let count = chosen.len();
+    steps.push(match by_version {
+        ByVersion::None => return "no data: declared, and none is ready".to_owned(),
+        ByVersion::Own(own) => format!("the caller is of version {own}: {count} of {ready} are as well, and answer"),
+        ByVersion::Latest(latest, why) => {
+            let why = match why {
+                Why::NonVersioned => "the service is non-versioned".to_owned(),
+                Why::Database => "it is a database".to_owned(),
+                Why::OtherApp => "the caller is of another application".to_owned(),
+                Why::CallerUnversioned => "the caller has no version".to_owned(),
+                Why::NoneOfOwn => {
+                    format!("none that is ready is of the caller's version {}", caller.version.as_deref().unwrap_or(""))
+                }
+            };
+            format!("{why}: the latest answer, {}, {count} of {ready}", version_of(latest))
+        }
+    });
+    match service.close(asker, &mut chosen) {
+        ByPlace::Anywhere => {}
+        ByPlace::Near => {
+            steps.push(format!("the closest answer: {} of {count} run on the caller's node", chosen.len()))
+        }
+        ByPlace::NoneNear => steps.push("none of them runs on the caller's node, so all answer".to_owned()),
+    }
+    match (chosen.len(), service.load_balancing()) {
+        (1, _) => "1 address".to_owned(),
+        (many, LoadBalancing::Sticky) => {
+            steps.push("sticky: the caller stays with one as long as it asks again within 60 s".to_owned());
+            format!("1 address of {many}, the same again")
+        }
+        (many, _) => format!("{many} addresses, another one first each time"),
     }
 }
 

@@ -1,28 +1,35 @@
-//! What a private name means to the containers of one network, and what their names are.
+//! What a name means to a container, and what the containers' own names are.
 //!
 //! A name is declared while a container holds it, ready or draining. A declared name and everything between it and
 //! its zone exists, and says "no such data" rather than "no such name" where it owns nothing of the type asked for.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use hickory_proto::rr::rdata::{NS, SOA};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::Name;
 
 use crate::membership::{Container, Network};
 use crate::model::{CONTAINERS, Label, NetworkId};
+use crate::services::Service;
 
-use super::reply::{Rdata, TTL};
-
-/// The zone of all private names.
-pub const PRIVATE_ZONE: &str = "private-network.internal";
+use super::policy::{self, SERVICES_LABEL, Suffix};
+use super::zone::{PRIVATE_ZONE, Zone};
 
 /// The type that an application's bare name leads to.
 const DEFAULT_KIND: &str = "web";
-/// How long a stub may believe that there is no such name or data: short, so that a new container is found soon.
-const NEGATIVE_TTL: u32 = 5;
 
-/// What a name means in the eyes of one network.
+/// In whose eyes a name means something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'n> {
+    pub(super) network: &'n Network,
+    /// The caller's application.
+    pub(super) app: &'n Label,
+    /// Below which domains this node answers short names.
+    pub(super) suffixes: &'n [Suffix],
+}
+
+/// What a name means in the eyes of one caller.
 #[derive(Debug)]
 pub(super) enum Meaning<'n> {
     /// It is no private name.
@@ -45,14 +52,14 @@ pub(super) enum Existing<'n> {
     Container(&'n Arc<Container>),
     /// One container by its address, in the reverse zone.
     Address(&'n Arc<Container>),
-}
-
-/// A zone that the resolver answers for by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Zone {
-    Private,
-    /// The addresses 10.240.K.0 to 10.240.K.255, K below 4.
-    Reverse(u8),
+    /// A service or a database, by a short name.
+    Service(Service<'n>),
+    /// A named port of one.
+    Port(Service<'n>, NonZeroU16),
+    /// The list of an application's services.
+    Services(&'n Label),
+    /// The list of the network's namespaces.
+    Apps,
 }
 
 /// A container's own name, `N.TYPE.APP.NETWORK.private-network.internal`, without a dot at its end.
@@ -79,19 +86,37 @@ pub fn domain_names(network: &Network, app: &str) -> Vec<String> {
     names
 }
 
-/// What `name` means to the containers of `network`.
-pub(super) fn meaning<'n>(network: &'n Network, name: &Name) -> Meaning<'n> {
+/// What `name` means to a caller.
+pub(super) fn meaning<'n>(scope: Scope<'n>, name: &Name) -> Meaning<'n> {
     let lower = name.to_lowercase();
     // No label of ours is empty, so one that is no text matches nothing.
     let labels: Vec<&str> = lower.iter().map(|label| str::from_utf8(label).unwrap_or("")).collect();
+    let Scope { network, app, suffixes } = scope;
     match labels.as_slice() {
-        [] => Meaning::Foreign,
-        [_] => Meaning::Missing(None),
-        [below @ .., "private-network", "internal"] => within(Zone::Private, private(network, below)),
+        [] => return Meaning::Foreign,
+        [below @ .., SERVICES_LABEL, "private-network", "internal"] => {
+            return within(Zone::Private, policy::short(network, app.as_str(), below));
+        }
+        [below @ .., "private-network", "internal"] => return within(Zone::Private, private(network, below)),
         [below @ .., third @ ("0" | "1" | "2" | "3"), "240", "10", "in-addr", "arpa"] => {
             let third = third.as_bytes()[0] - b'0';
-            within(Zone::Reverse(third), reverse(network, third, below))
+            return within(Zone::Reverse(third), reverse(network, third, below));
         }
+        _ => {}
+    }
+    if let Some((suffix, below)) = suffixes.iter().find_map(|suffix| Some((suffix, suffix.strip(&labels)?))) {
+        return within(Zone::Last(suffix.label_count()), policy::short(network, app.as_str(), below));
+    }
+    // A service's short name, and what stands before it, is a zone of its own: there is none above it.
+    if let Some(existing) = policy::of_app(network, app, &labels) {
+        return Meaning::Existing(Zone::Last(1), existing);
+    }
+    match labels.as_slice() {
+        [before @ .., last] if let Some(app) = policy::bare_namespace(network, last) => match before {
+            [] => Meaning::Existing(Zone::Last(1), Existing::Ancestor),
+            before => within(Zone::Last(1), policy::of_app(network, app, before)),
+        },
+        [_] => Meaning::Missing(None),
         _ => Meaning::Foreign,
     }
 }
@@ -141,33 +166,4 @@ fn reverse<'n>(network: &'n Network, third: u8, below: &[&str]) -> Option<Existi
 fn decimal(text: &str) -> Option<u32> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     if canonical { text.parse().ok() } else { None }
-}
-
-impl Zone {
-    fn name(self) -> Name {
-        let text = match self {
-            Self::Private => format!("{PRIVATE_ZONE}."),
-            Self::Reverse(third) => format!("{third}.240.10.in-addr.arpa."),
-        };
-        Name::from_ascii(text).expect("the zones' names are names")
-    }
-
-    /// The zone's SOA for an answer without records, living as long as that answer may be kept (RFC 2308 §3).
-    pub(super) fn negative_soa(self, edition: u32) -> Record {
-        let Rdata(soa) = self.soa(edition);
-        Record::from_rdata(self.name(), NEGATIVE_TTL.min(TTL), soa)
-    }
-
-    /// Formed like those of other zones that a resolver answers for by itself (RFC 6303 §3).
-    pub(super) fn soa(self, edition: u32) -> Rdata {
-        let nobody = Name::from_ascii("nobody.invalid.").expect("nobody.invalid is a name");
-        // It changes with what the network's names say, and with nothing of another network. Nobody transfers the zone,
-        // so it need not count upwards.
-        let serial = edition.wrapping_add(1);
-        Rdata(RData::SOA(SOA::new(self.name(), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL)))
-    }
-
-    pub(super) fn ns(self) -> Rdata {
-        Rdata(RData::NS(NS(self.name())))
-    }
 }

@@ -1,10 +1,11 @@
 //! Writes an answer: whole records only, never above what the caller can take.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_proto::rr::rdata::{A, HINFO, PTR};
+use hickory_proto::rr::rdata::{A, HINFO, PTR, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
@@ -34,6 +35,17 @@ pub(super) fn address(address: Ipv4Addr) -> Rdata {
 /// A PTR record to `name`; none if it is too long to be a name.
 pub(super) fn pointer(name: &str) -> Option<Rdata> {
     Name::from_ascii(format!("{name}.")).ok().map(|name| Rdata(RData::PTR(PTR(name))))
+}
+
+/// An SRV record to `port` of `host`; none if that is too long to be a name. All are alike: who comes first is said by the order.
+pub(super) fn port(host: &str, port: NonZeroU16) -> Option<Rdata> {
+    let target = Name::from_ascii(format!("{host}.")).ok()?;
+    Some(Rdata(RData::SRV(SRV::new(0, 1, port.get(), target))))
+}
+
+/// A TXT record of one string of at most 255 bytes; what is beyond is cut off.
+pub(super) fn text(text: &str) -> Rdata {
+    Rdata(RData::TXT(TXT::new(vec![text.chars().take(63).collect()])))
 }
 
 /// What a name that owns records says to ANY (RFC 8482 §4.2).

@@ -7,6 +7,13 @@ use crate::model::{AttachmentId, Label};
 /// How many names' turns are kept for one caller.
 const NAMES_MAX: usize = 256;
 
+/// By what kind of name the addresses are asked for: a type and a service may be called alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum View {
+    Type,
+    Service,
+}
+
 /// The turns of every attachment of this node; bounded by their number.
 #[derive(Debug, Default)]
 pub(super) struct Rotation {
@@ -15,18 +22,18 @@ pub(super) struct Rotation {
 
 #[derive(Debug, Default)]
 struct Turns {
-    by_name: HashMap<(Label, Box<str>), u32>,
+    by_name: HashMap<(View, Label, Box<str>), u32>,
     /// Turns taken under any name. A name that is new here starts from it, so that forgetting does not mean
     /// that the same address is first again.
     taken: u32,
 }
 
 impl Rotation {
-    /// The turn of this query for the containers of a type.
-    pub(super) fn next(&mut self, caller: AttachmentId, app: &Label, kind: &str) -> u32 {
+    /// The turn of this query for the containers of a type or of a service.
+    pub(super) fn next(&mut self, caller: AttachmentId, view: View, (app, name): (&Label, &str)) -> u32 {
         let turns = self.callers.entry(caller).or_default();
         turns.taken = turns.taken.wrapping_add(1);
-        let key = (app.clone(), kind.into());
+        let key = (view, app.clone(), name.into());
         if turns.by_name.len() >= NAMES_MAX && !turns.by_name.contains_key(&key) {
             turns.by_name.clear();
         }
@@ -54,7 +61,7 @@ mod tests {
     #[test]
     fn two_names_asked_in_turn_each_advance_by_one() {
         let (mut rotation, app) = (Rotation::default(), label("shop"));
-        let mut turns = |kind: &str| rotation.next(CALLER, &app, kind);
+        let mut turns = |kind: &str| rotation.next(CALLER, View::Type, (&app, kind));
         let web = [
             turns("web"),
             {
@@ -73,7 +80,7 @@ mod tests {
     fn what_is_kept_for_a_caller_is_bounded_and_goes_with_it() {
         let (mut rotation, app) = (Rotation::default(), label("shop"));
         for n in 0..10 * NAMES_MAX {
-            rotation.next(CALLER, &app, &format!("type{n}"));
+            rotation.next(CALLER, View::Service, (&app, &format!("type{n}")));
         }
         assert!(rotation.callers[&CALLER].by_name.len() <= NAMES_MAX);
         rotation.forget(CALLER);
@@ -86,7 +93,7 @@ mod tests {
         let mut firsts = [0; 2];
         for _ in 0..20 {
             for n in 0..=NAMES_MAX {
-                let turn = rotation.next(CALLER, &app, &format!("type{n}"));
+                let turn = rotation.next(CALLER, View::Service, (&app, &format!("type{n}")));
                 if n == 0 {
                     firsts[turn as usize % 2] += 1;
                 }

@@ -1,5 +1,6 @@
 //! The names: what each means, and to whom.
 
+mod policy;
 mod properties;
 mod protocol;
 
@@ -48,6 +49,7 @@ fn container(app: &str, kind: &str, number: u32, address: Ipv4Addr, state: State
         number,
         version: None,
         service: label(kind),
+        server: None,
         public_key: WgPublicKey::try_from(key).expect("a key"),
         state,
         rev: Rev(1),
@@ -65,6 +67,7 @@ fn caller() -> Caller {
         address: Ipv4Addr::new(10, 240, 0, 1),
         app: label("ap-shop"),
         version: None,
+        node: NodeId([1; 32]),
     }
 }
 
@@ -86,7 +89,7 @@ fn with_edns(mut message: Message, payload: u16) -> Message {
 /// The answer's bytes; empty if there is none.
 fn ask_bytes(membership: &Membership, query: &[u8], transport: Transport) -> (Outcome, Vec<u8>) {
     let mut out = vec![0xff; 3];
-    let outcome = Resolver::new().answer(membership, &caller(), query, transport, &mut out);
+    let outcome = Resolver::default().answer(membership, &caller(), (query, transport), Instant::now(), &mut out);
     (outcome, out)
 }
 
@@ -265,7 +268,8 @@ fn what_exists_without_data_says_so_and_what_does_not_exist_says_so_too() {
         (&absent, RecordType::A, ResponseCode::NXDomain),
         (&absent, RecordType::AAAA, ResponseCode::NXDomain),
         (&below, RecordType::A, ResponseCode::NXDomain),
-        ("svc.private-network.internal.", RecordType::A, ResponseCode::NXDomain),
+        ("svc.private-network.internal.", RecordType::A, ResponseCode::NoError),
+        ("absent.svc.private-network.internal.", RecordType::A, ResponseCode::NXDomain),
         ("9.0.240.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
         ("01.0.240.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
         ("1.1.0.240.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
@@ -282,7 +286,8 @@ fn what_exists_without_data_says_so_and_what_does_not_exist_says_so_too() {
 
 #[test]
 fn a_single_label_is_never_forwarded() {
-    assert_eq!(lookup("web.").0, ResponseCode::NXDomain);
+    assert_eq!(lookup("frontend.").0, ResponseCode::NXDomain);
+    assert_eq!(lookup("com.").0, ResponseCode::NXDomain);
     assert_eq!(lookup("localhost.").0, ResponseCode::NXDomain);
 }
 
@@ -305,10 +310,13 @@ fn other_names_are_for_whoever_forwards_unless_the_network_is_internal() {
 
 #[test]
 fn the_list_rotates_by_one_with_each_a_question_and_not_with_aaaa() {
-    let (membership, caller, mut resolver) = (membership(), caller(), Resolver::new());
+    let (membership, caller, mut resolver) = (membership(), caller(), Resolver::default());
     let mut first = |asked| {
         let (query, mut out) = (question(SHOP, asked).to_vec().expect("encodes"), Vec::new());
-        assert_eq!(resolver.answer(&membership, &caller, &query, Transport::Udp, &mut out), Outcome::Answered);
+        assert_eq!(
+            resolver.answer(&membership, &caller, (&query, Transport::Udp), Instant::now(), &mut out),
+            Outcome::Answered
+        );
         addresses(&Message::from_vec(&out).expect("an answer")).first().copied()
     };
     let seen: Vec<_> = (0..4)
@@ -378,11 +386,11 @@ fn an_explanation_ends_where_the_answer_does() {
         ("www.example.org", "forwarded", "no private name"),
         ("single", "NXDOMAIN", "a single label"),
     ] {
-        let told = explain(&membership, network, &caller(), name).expect("a name");
+        let told = explain(&membership, network, &caller(), &[], name).expect("a name");
         assert_eq!(told.verdict, verdict, "{name}");
         assert!(told.steps.last().expect("a step").contains(last), "{name}: {:?}", told.steps);
     }
-    assert_eq!(explain(&membership, network, &caller(), &"a.".repeat(200)), None);
+    assert_eq!(explain(&membership, network, &caller(), &[], &"a.".repeat(200)), None);
 }
 
 #[test]
@@ -401,7 +409,7 @@ fn names_lead_to_no_container_of_a_node_that_is_down_and_are_there_again_when_it
         assert!(addresses_of(&membership, &name).is_empty(), "{name}");
     }
     let network = membership.networks().next().expect("one").clone();
-    let told = explain(&membership, &network, &caller(), SHOP).expect("a name");
+    let told = explain(&membership, &network, &caller(), &[], SHOP).expect("a name");
     assert!(told.steps.last().expect("a step").contains("its node is down"), "{:?}", told.steps);
     membership.set_silent([NodeId([2; 32])].into());
     assert_eq!(addresses_of(&membership, &format!("1.web.{SHOP}")), [ip(0, 1)]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::store::{StoreError, Write};
-use crate::membership::Membership;
+use crate::membership::{Membership, State};
 use crate::model::{AttachmentId, ClusterId, Generation, Label, NetworkId, NetworkSecret, NodeId, Vni, WgPublicKey};
 
 /// A connection to a node, numbered by the shell; no number is used twice.
@@ -115,6 +115,10 @@ pub struct AttachSpec {
     pub number: Option<u32>,
     pub version: Option<String>,
     pub service: Label,
+    /// The server's name, if it is a database.
+    pub server: Option<Label>,
+    /// Ready, or starting.
+    pub state: State,
     pub public_key: WgPublicKey,
     pub space: Space,
 }
@@ -156,6 +160,12 @@ pub enum OperationError {
     Creator(NetworkId),
     #[error("number {number} of {app}'s {kind} is held by {holder}")]
     NumberTaken { app: Label, kind: Label, number: u32, holder: AttachmentId },
+    #[error("namespace {namespace} is application {holder}'s")]
+    NamespaceTaken { namespace: Label, holder: Label },
+    #[error("no container of an application {0} is attached, and no service file defines it")]
+    NoApp(Label),
+    #[error("no service file defines application {0}")]
+    NoDefinition(Label),
     /// `free_in_s` is when the first address has rested.
     #[error("network {network} is full: {in_use} of {total} addresses in use, {resting} resting")]
     Full { network: NetworkId, in_use: u32, resting: u32, total: u32, free_in_s: Option<u64> },

@@ -107,8 +107,9 @@ impl Gossip {
             number,
             version: spec.version.clone(),
             service: spec.service.clone(),
+            server: spec.server.clone(),
             public_key: spec.public_key,
-            state: State::Ready,
+            state: spec.state,
         };
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
             log.put(pen, &Body::Container(body), newest.next());

@@ -9,7 +9,7 @@
 //! `cluster` is written after all that it relies on, and `boot` says afterwards that it must be there: so a crash while
 //! joining leaves a node that is in no cluster, and a lost file is never taken for one.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
@@ -51,6 +51,18 @@ pub(super) struct ClusterFile {
     /// Our signer's appointment and our certificate.
     #[n(2)]
     pub chain: Vec<Verified>,
+    #[n(3)]
+    pub entrance: Option<Entrance>,
+}
+
+/// Where a node came in: whom it dials while it knows nobody's endpoints.
+#[derive(Debug, Clone, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Entrance {
+    #[n(0)]
+    pub signer: NodeId,
+    #[n(1)]
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// A log, and for our own the addresses that rest: when each was freed, in Unix seconds.

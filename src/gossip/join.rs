@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ConnectionId, Done, JoinError, JoinStep, OperationId, Output};
 use super::exchange::Asked;
-use super::files::ClusterFile;
+use super::files::{ClusterFile, Entrance};
 use super::machine::Gossip;
 use super::message::{Admission, Join, JoinRefusal, Message};
 use super::persist::Waiter;
@@ -131,7 +131,8 @@ impl Gossip {
         if !state.is_member(self.me) {
             return Err(JoinError::Invalid("its certificate is not for this node"));
         }
-        Ok(ClusterFile { id, genesis: admission.genesis, chain })
+        let (signer, endpoints) = (joining.token.signer, joining.token.endpoints.clone());
+        Ok(ClusterFile { id, genesis: admission.genesis, chain, entrance: Some(Entrance { signer, endpoints }) })
     }
 
     fn be_admitted(&mut self, file: ClusterFile, networks: Vec<NetworkId>) {

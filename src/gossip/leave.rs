@@ -140,7 +140,7 @@ impl Gossip {
         let Some(leaving) = &mut self.leaving else { return };
         if leaving.untold.is_empty() {
             return if self.state().is_some_and(|state| state.has_left(self.me)) {
-                self.forget_cluster()
+                self.forget_cluster(now)
             } else {
                 self.revoke_self()
             };
@@ -209,11 +209,11 @@ impl Gossip {
     }
 
     /// Whoever is to know knows: this node is in no cluster any more.
-    fn forget_cluster(&mut self) {
+    fn forget_cluster(&mut self, now: Instant) {
         let Some(leaving) = self.leaving.take() else { return };
         let networks: Vec<NetworkId> = self.networks.keys().chain(self.wanted.keys()).cloned().collect();
         for network in networks {
-            self.lose_network(&network);
+            self.lose_network(&network, now);
         }
         // `cluster` first and the key last: a folder that was left half-way starts, as a node in no cluster.
         let others = self.logs.shard(&Shard::Cluster).map(|log| files::foreign_log_name(&Shard::Cluster, log.origin()));

@@ -13,7 +13,7 @@ use super::alive::Alive;
 use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
-use super::files::{BootFile, Invite};
+use super::files::{BootFile, Entrance, Invite};
 use super::identity::Identity;
 use super::join::Joining;
 use super::leave::Leaving;
@@ -23,6 +23,7 @@ use super::persist::Persister;
 use super::push::Rumours;
 use super::space::NetworkSpace;
 use super::sync::SyncState;
+use super::unsaved::Unsaved;
 use crate::membership::{
     ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Stamp, Verdicts, Verified,
 };
@@ -74,7 +75,7 @@ pub struct Gossip {
     /// Shards whose logs changed since they were last derived.
     pub(super) changed: BTreeSet<Shard>,
     /// Logs of others that are to be written to disk.
-    pub(super) unsaved: BTreeSet<(Shard, NodeId)>,
+    pub(super) unsaved: Unsaved,
     pub(super) next_housekeeping: Instant,
     pub(super) next_seek: Instant,
     /// Offers that came before the certificates they rest on.
@@ -92,6 +93,7 @@ pub(super) struct Belonging {
     /// What makes this node a member, as it tells it in Hello.
     pub chain: Vec<Verified>,
     pub state: ClusterState,
+    pub entrance: Option<Entrance>,
     /// Certificates and revocations that peers told ahead of the logs that hold them.
     pub heard: Vec<Verified>,
 }
@@ -157,7 +159,7 @@ impl Gossip {
             persister: Persister::default(),
             attach_waits: Vec::new(),
             changed: BTreeSet::new(),
-            unsaved: BTreeSet::new(),
+            unsaved: Unsaved::default(),
             next_housekeeping: now,
             next_seek: now,
             early_offers: Vec::new(),

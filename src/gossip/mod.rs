@@ -16,6 +16,7 @@ mod agree;
 mod alive;
 mod api;
 mod attach;
+mod define;
 mod exchange;
 mod files;
 mod hearing;
@@ -42,6 +43,7 @@ mod supply;
 mod sync;
 mod timers;
 mod token;
+mod unsaved;
 mod unwritten;
 
 pub use alive::{Liveness, SILENCE};

@@ -2,6 +2,7 @@
 //!
 //! An offer is believed if its records say so; then the network's logs are asked for like any other's.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::api::ConnectionId;
@@ -63,7 +64,40 @@ impl Gossip {
         self.push(connection, &Message::Offer(network.clone(), records));
     }
 
-    /// A peer says that this node is granted a network. It is believed if the records say so.
+    /// Answers a peer that offers a network and is granted it no more: it did not hear of that. It gets what it takes to see
+    /// it, and nothing that came since.
+    pub(super) fn tell_ungranted(&mut self, connection: ConnectionId, network: &NetworkId, offered: &[Verified]) {
+        let (Some(peer), Some(state)) = (self.peers.member(connection), self.networks.get(network)) else { return };
+        if state.is_granted(peer) {
+            return;
+        }
+        let about = |record: &Verified| match record.body() {
+            Body::Grant(grant) => Some(grant.node),
+            Body::Ungrant(ungrant) => Some(ungrant.node),
+            _ => None,
+        };
+        let records = self.logs.records(&Shard::Network(network.clone()));
+        let granters = records.clone().filter(|record| about(record) == Some(peer)).map(Verified::origin);
+        // Whom it takes for an owner may be none any more.
+        let granters: BTreeSet<NodeId> = granters.chain(offered.iter().filter_map(about)).collect();
+        let leads_there = |record: &&Verified| match about(record) {
+            Some(node) => node == peer || record.origin() == state.view.creator && granters.contains(&node),
+            None => matches!(record.body(), Body::NetworkDef(_)) && record.origin() == state.view.creator,
+        };
+        let records = records.filter(leads_there).cloned().collect();
+        self.push(connection, &Message::Offer(network.clone(), records));
+    }
+
+    /// Whether these records, beside those that are here, take this node's grant back.
+    fn is_ungranted_by(&self, network: &NetworkId, records: &[Verified]) -> bool {
+        let shard = Shard::Network(network.clone());
+        let said = records.iter().filter(|record| record.record().shard == shard);
+        let all = self.logs.records(&shard).chain(said);
+        let state = self.state().and_then(|cluster| NetworkState::derive(network, cluster, all));
+        state.is_some_and(|state| !state.is_granted(self.me))
+    }
+
+    /// A peer says that this node is granted a network, or is granted it no more. It is believed if the records say so.
     pub(super) fn handle_offer(
         &mut self,
         connection: ConnectionId,
@@ -71,7 +105,13 @@ impl Gossip {
         records: &[Verified],
         now: Instant,
     ) {
-        if self.networks.contains_key(&network) || self.wanted.len() >= WANTED_COUNT_MAX {
+        if self.networks.contains_key(&network) {
+            if self.is_ungranted_by(&network, records) {
+                return self.lose_network(&network, now);
+            }
+            return self.tell_ungranted(connection, &network, records);
+        }
+        if self.wanted.len() >= WANTED_COUNT_MAX {
             return;
         }
         let Some(cluster) = self.state() else { return };
@@ -111,7 +151,7 @@ impl Gossip {
             .map(|(id, _)| id.clone())
             .collect();
         for network in late {
-            self.lose_network(&network);
+            self.lose_network(&network, now);
         }
     }
 }

@@ -46,7 +46,7 @@ impl Gossip {
             let cert = log.put(&mut pen, &Body::NodeCert(cert), Rev(1));
 
             let root = root_pen.node();
-            let file = ClusterFile { id, genesis, chain: vec![signer, cert] };
+            let file = ClusterFile { id, genesis, chain: vec![signer, cert], entrance: None };
             this.persister.write(Write::new(ROOT_KEY, FileKind::RootKey, root_key.as_bytes()));
             this.enter(file, log, pen)?;
             this.authors.insert((root, Shard::Cluster), root_log);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand_core::RngCore;
 
 use super::api::{ConnectionId, Output};
+use super::files::Entrance;
 use super::machine::Gossip;
 use super::message::{MESSAGE_LEN_MAX, STRANGER_LEN_MAX};
 use crate::model::{Boot, NetworkId, NodeId};
@@ -235,15 +236,32 @@ impl Gossip {
         for node in late {
             self.note_dial_failed(node, now);
         }
-        for node in self.dial_set() {
+        let known = self.dial_set();
+        if known.is_empty() {
+            self.dial_entrance(now);
+        }
+        for node in known {
             self.dial_if_due(node, now);
         }
     }
 
     /// Dials a node unless that failed too short a while ago.
     pub(super) fn dial_if_due(&mut self, node: NodeId, now: Instant) {
-        if self.peers.dials.get(&node).is_none_or(|dial| dial.not_before.is_none_or(|at| at <= now)) {
+        if self.is_dial_due(node, now) {
             self.dial(node, now);
+        }
+    }
+
+    fn is_dial_due(&self, node: NodeId, now: Instant) -> bool {
+        self.peers.dials.get(&node).is_none_or(|dial| dial.not_before.is_none_or(|at| at <= now))
+    }
+
+    /// The signer that admitted this node was lost before it told where anybody is: it is where the token said.
+    fn dial_entrance(&mut self, now: Instant) {
+        let entrance = self.belonging.as_ref().and_then(|belonging| belonging.entrance.clone());
+        let Some(Entrance { signer, endpoints }) = entrance else { return };
+        if self.peers.connections.is_empty() && self.is_dial_due(signer, now) {
+            self.dial_at(signer, endpoints, now);
         }
     }
 

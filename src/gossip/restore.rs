@@ -62,8 +62,8 @@ impl Gossip {
         }
         self.pens.insert(self.me, Pen::new(self.identity.key().clone(), file.id, self.boot.boot));
         self.membership = Membership::new(file.id, [], []).into();
-        self.belonging =
-            Some(Belonging { id: file.id, genesis: file.genesis, chain: file.chain, state, heard: Vec::new() });
+        let ClusterFile { id, genesis, chain, entrance } = file;
+        self.belonging = Some(Belonging { id, genesis, chain, state, entrance, heard: Vec::new() });
         self.changed.insert(Shard::Cluster);
         Ok(())
     }

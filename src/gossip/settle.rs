@@ -3,7 +3,6 @@
 //! Every `handle_*` and every operation ends in [`Gossip::settle`], so that outputs come in one order: files first, then
 //! the new membership, then the operations that it completes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,8 @@ use super::machine::Gossip;
 use super::persist::Waiter;
 use super::store::Write;
 use crate::membership::{
-    Applied, ApplyError, ClusterState, Delta, NetworkState, Node, ORIGIN_MEMORY_LEN_MAX, Shard, Verified, definition,
+    Applied, ApplyError, ClusterState, Delta, Log, NetworkState, Node, ORIGIN_MEMORY_LEN_MAX, Pen, Shard, Verified,
+    definition,
 };
 use crate::model::{Boot, NetworkId, NodeId};
 
@@ -165,15 +165,20 @@ impl Gossip {
             }
             self.seek_secret(id, now);
         } else if held {
-            self.lose_network(id);
+            self.lose_network(id, now);
         } else if let Some(wanted) = self.wanted.get_mut(id) {
             wanted.state = Some(state);
         }
     }
 
-    /// Forgets a network that this node is not granted any more.
-    pub(super) fn lose_network(&mut self, id: &NetworkId) {
+    /// Forgets a network that this node is not granted any more. Its addresses rest on, should the grant come back.
+    pub(super) fn lose_network(&mut self, id: &NetworkId, now: Instant) {
         let shard = Shard::Network(id.clone());
+        let hosted = self.authors.get(&(self.me, shard.clone())).into_iter().flat_map(super::attach::containers);
+        let hosted: Vec<_> = hosted.map(|container| container.address).collect();
+        if let Some(space) = self.spaces.get_mut(id) {
+            space.lose(&hosted, now);
+        }
         for origin in self.logs.drop_shard(&shard) {
             if origin != self.me {
                 self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
@@ -182,9 +187,8 @@ impl Gossip {
         if self.authors.remove(&(self.me, shard.clone())).is_some() {
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
-        self.unsaved.retain(|(unsaved, _)| *unsaved != shard);
+        self.unsaved.forget(&shard);
         self.rumours.forget(&shard);
-        self.spaces.remove(id);
         self.rotations.remove(id);
         self.wanted.remove(id);
         if self.secrets.remove(id).is_some() {
@@ -241,7 +245,7 @@ impl Gossip {
                 if origin == self.me || self.pens.contains_key(&origin) {
                     self.hear_own(&shard, origin);
                 } else {
-                    self.unsaved.insert((shard.clone(), origin));
+                    self.unsaved.add(delta);
                 }
                 self.changed.insert(shard);
                 Ingested::Changed
@@ -263,14 +267,29 @@ impl Gossip {
         }
     }
 
-    /// A peer knows a later state of a log of ours than we do: this node was rolled back. What it said then it says again,
-    /// with what it said since on top.
+    /// A peer knows a later state of a log of ours than we do: this node was rolled back, or copied.
     fn hear_own(&mut self, shard: &Shard, origin: NodeId) {
-        let Some(heard) = self.logs.log(shard, origin).cloned() else { return };
+        if let Some(heard) = self.logs.log(shard, origin).cloned() {
+            self.adopt(shard, &heard);
+        }
+    }
+
+    /// What this node said once and does not remember it says again, with what it said since on top.
+    pub(super) fn adopt(&mut self, shard: &Shard, heard: &Log) {
+        let origin = heard.origin();
+        let known = self.restored.get(&(origin, shard.clone())).copied();
         let Some((log, pen)) = self.author(origin, shard) else { return };
-        log.adopt(pen, &heard);
         let boot = pen.boot();
-        if origin == self.me && boot > self.boot.boot {
+        log.adopt(pen, heard, known);
+        let skipped = pen.boot() > boot;
+        // From here on all that was signed up to now is of an earlier boot, and known.
+        let said = self.authors.iter().filter(|((by, _), _)| skipped && *by == origin);
+        let said = said.filter_map(|(at, log)| Some((at.clone(), log.stamp()?)));
+        for (at, stamp) in said.chain([((origin, shard.clone()), heard.stamp())]) {
+            let known = self.restored.entry(at).or_insert(stamp);
+            *known = (*known).max(stamp);
+        }
+        if let Some(boot) = self.pens.get(&origin).map(Pen::boot).filter(|_| origin == self.me && skipped) {
             self.boot.boot = boot;
             self.persister.write(self.boot.write());
         }
@@ -294,6 +313,9 @@ impl Gossip {
         }
         let changed: Vec<(NodeId, Shard)> =
             self.authors.iter().filter(|(_, log)| log.is_changed()).map(|(at, _)| at.clone()).collect();
+        if !changed.is_empty() {
+            self.save_what_carries();
+        }
         for (origin, shard) in changed {
             self.seal(origin, &shard, now);
         }
@@ -346,18 +368,6 @@ impl Gossip {
             Waiter::Reply(connection, exchange, answer) => self.reply(connection, exchange, &answer),
             Waiter::Withdrawn(operation) => self.tell_withdrawals(operation, now),
             Waiter::Revoked => self.tell_revocation(now),
-        }
-    }
-
-    /// Hands the logs of others that changed to the disk.
-    pub(super) fn save_foreign_logs(&mut self) {
-        let Some(cluster) = self.cluster() else { return };
-        let unsaved: BTreeSet<(Shard, NodeId)> = std::mem::take(&mut self.unsaved);
-        for (shard, origin) in unsaved {
-            if let Some(log) = self.logs.log(&shard, origin) {
-                let name = files::foreign_log_name(&shard, origin);
-                self.persister.write(LogFile::of(log, Vec::new()).write(name, cluster, false));
-            }
         }
     }
 }

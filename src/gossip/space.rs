@@ -72,10 +72,22 @@ impl NetworkSpace {
 
     /// What to store: only what still rests.
     pub(super) fn stored_resting(&self, unix_s: u64, now: Instant) -> Vec<(Ipv4Addr, u64)> {
-        let rested =
-            |until: Instant| REST.as_secs() - until.saturating_duration_since(now).as_secs().min(REST.as_secs());
+        // Rounded so that no restart makes a rest shorter, however many there are.
+        let left_s = |until: Instant| until.saturating_duration_since(now).as_secs() + 2;
         let resting = self.resting.iter().filter(|(_, until)| **until > now);
-        resting.map(|(address, until)| (*address, unix_s.saturating_sub(rested(*until)))).collect()
+        resting.map(|(address, until)| (*address, (unix_s + left_s(*until)).saturating_sub(REST.as_secs()))).collect()
+    }
+
+    /// The network is lost, and with it what was hosted there: only what rests is remembered.
+    pub(super) fn lose(&mut self, hosted: &[Ipv4Addr], now: Instant) {
+        let resting = std::mem::take(&mut self.resting);
+        *self = Self { resting, ..Self::default() };
+        hosted.iter().for_each(|address| self.free(*address, now));
+    }
+
+    /// Whether nothing rests here.
+    pub(super) fn is_rested(&self, now: Instant) -> bool {
+        self.resting.values().all(|until| *until <= now)
     }
 
     pub(super) fn free(&mut self, address: Ipv4Addr, now: Instant) {

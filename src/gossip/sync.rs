@@ -150,13 +150,18 @@ impl Gossip {
         }
         let differing = theirs.into_iter().filter(|(shard, digest)| {
             let wanted = shard.network().is_some_and(|id| self.wanted.contains_key(id));
-            wanted || ours.contains(shard) && self.logs.digest(shard) != *digest
+            wanted || self.is_claimed(peer, shard) || ours.contains(shard) && self.logs.digest(shard) != *digest
         });
         let differing: Vec<Shard> = differing.map(|(shard, _)| shard).take(SHARD_COUNT_MAX).collect();
         for shard in differing {
             self.ask_heads(connection, shard, now);
         }
         self.sync_step();
+    }
+
+    /// Whether the peer takes itself for a grantee of a network of ours, and this node does not.
+    fn is_claimed(&self, peer: NodeId, shard: &Shard) -> bool {
+        shard.network().and_then(|id| self.networks.get(id)).is_some_and(|network| !network.is_granted(peer))
     }
 
     pub(super) fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
@@ -178,6 +183,9 @@ impl Gossip {
     /// Pulls what the peer knows later, and pushes what we know later.
     pub(super) fn compare_logs(&mut self, peer: NodeId, connection: ConnectionId, theirs: ShardState, now: Instant) {
         let shard = &theirs.shard;
+        if self.is_claimed(peer, shard) {
+            return self.compare_claim(connection, &theirs, now);
+        }
         let held: BTreeMap<NodeId, &LogState> = theirs.logs.iter().map(|log| (log.origin, log)).collect();
         let mut wanted: Vec<NodeId> = Vec::new();
         for log in &theirs.logs {
@@ -216,6 +224,23 @@ impl Gossip {
         }
     }
 
+    /// A peer takes itself for a grantee. Either this node has granted it the network and forgot, or the peer did not hear that
+    /// its grant was taken back.
+    fn compare_claim(&mut self, connection: ConnectionId, theirs: &ShardState, now: Instant) {
+        let later = |log: &&LogState| {
+            let ours = self.logs.log(&theirs.shard, log.origin).map(Log::stamp);
+            self.pens.contains_key(&log.origin)
+                && (self.forgot(&theirs.shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours))
+        };
+        let forgotten: Vec<NodeId> = theirs.logs.iter().filter(later).map(|log| log.origin).collect();
+        if let Some(network) = theirs.shard.network().filter(|_| forgotten.is_empty()) {
+            self.tell_ungranted(connection, network, &[]);
+        }
+        for origin in forgotten {
+            self.pull_from(connection, &theirs.shard, origin, None, now);
+        }
+    }
+
     /// Whether a peer knows of something that this node signed before it started and does not remember.
     fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
         let Some(pen) = self.pens.get(&origin) else { return false };
@@ -225,12 +250,8 @@ impl Gossip {
 
     /// What this node signed once and forgot, from a peer that remembers.
     fn remember(&mut self, delta: &Delta) {
-        let (shard, origin) = (delta.head.head().shard.clone(), delta.head.origin());
         let Ok((heard, _)) = Log::first(delta) else { return };
-        self.restored.insert((origin, shard.clone()), heard.stamp());
-        if let Some((log, pen)) = self.author(origin, &shard) {
-            log.adopt(pen, &heard);
-        }
+        self.adopt(&delta.head.head().shard, &heard);
         if self.announce_at.is_some() {
             self.announce();
         }

@@ -27,7 +27,7 @@ impl Gossip {
             Waiter::Done(operation, done) => {
                 match &done {
                     Done::Attached(attached) => drop(self.remove_container(attached.id, now)),
-                    Done::NetworkCreated { id, .. } => self.uncreate(&id.clone()),
+                    Done::NetworkCreated { id, .. } => self.uncreate(&id.clone(), now),
                     Done::Initialised(_) => self.unenter(),
                     _ => {}
                 }
@@ -52,10 +52,10 @@ impl Gossip {
     }
 
     /// Nobody has heard of this network, and nobody will.
-    fn uncreate(&mut self, id: &NetworkId) {
+    fn uncreate(&mut self, id: &NetworkId, now: Instant) {
         let shard = Shard::Network(id.clone());
         self.persister.withdraw(&shard, &[files::own_log_name(&shard), files::secrets_name(id)]);
-        self.lose_network(id);
+        self.lose_network(id, now);
     }
 
     /// This node is in no cluster after all. What was written of it is taken away as soon as the disk lets it.

@@ -119,20 +119,47 @@ impl OwnLog {
         Some(old)
     }
 
-    /// Takes over what this node said once and does not remember: `heard` with what was said since our start on top.
-    pub fn adopt(&mut self, pen: &mut Pen, heard: &Log) {
-        let ours = std::mem::take(&mut self.records);
-        self.records = heard.records().map(|record| (record.slot(), record.clone())).collect();
-        self.sealed = Some(heard.signed_head().clone());
-        self.removed.clear();
-        let current_boot = pen.boot;
+    /// Takes over what this node said once and does not remember. `heard` goes on from what was `known` of this log:
+    ///
+    /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
+    /// - What it says of the time up to `known` was remembered: if it is not here, it was ended.
+    pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, known: Option<Stamp>) {
+        let this_boot = pen.boot;
+        let is_known = |record: &Verified| known.is_some_and(|known| record.stamp() <= known);
+        let goes_on = known.is_none_or(|known| heard.stamp() > known);
+        let mut ours = std::mem::take(&mut self.records);
+        let mut again = Vec::new();
+        for record in heard.records() {
+            match ours.remove(&record.slot()) {
+                Some(own) if own.record().boot == this_boot && own != *record => again.push(own),
+                Some(own) if own.stamp() > record.stamp() => drop(self.records.insert(own.slot(), own)),
+                None if is_known(record) => {}
+                _ => drop(self.records.insert(record.slot(), record.clone())),
+            }
+        }
+        for own in ours.into_values() {
+            if own.record().boot == this_boot {
+                again.push(own);
+            } else if !(goes_on && is_known(&own)) {
+                self.records.insert(own.slot(), own);
+            }
+        }
         pen.skip_past(heard.head().boot);
-        for record in ours.into_values().filter(|record| record.record().boot == current_boot) {
+        for record in again {
             let Record { kind, key, rev, body, .. } = record.record().clone();
             self.put_raw(pen, kind, key, rev, body);
         }
+        if self.sealed.as_ref().is_none_or(|sealed| sealed.stamp() < heard.stamp()) {
+            self.sealed = Some(heard.signed_head().clone());
+        }
+        self.removed.clear();
         self.changed = true;
         self.rebased = true;
+    }
+
+    /// The newest head that was sealed or taken over.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.sealed.as_ref().map(SignedHead::stamp)
     }
 
     pub fn is_changed(&self) -> bool {

@@ -9,11 +9,11 @@ use minicbor::{Decode, Encode};
 use super::head::SetHash;
 use super::record::{Kind, Record};
 use super::view::{Role, State};
-use crate::model::{AttachmentId, Generation, Ipv4Range, Label, NetworkId, NodeId, Vni, WgPublicKey};
+use crate::model::{AppDef, AttachmentId, Generation, Ipv4Range, Label, NetworkId, NodeId, Vni, WgPublicKey};
 
 /// How many endpoints of a node are read.
 pub const ENDPOINT_COUNT_MAX: usize = 16;
-const VERSION_LEN_MAX: usize = 255;
+const VERSION_LEN_MAX: usize = 128;
 
 /// A record's body, read once when its signature is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Body {
     Release(Release),
     Secret(SecretHash),
     Container(ContainerBody),
+    Services(Services),
+    Deploy(Deploy),
     Ack(Ack),
     /// Of a kind that this version does not know or does not read, or not of its kind's form: kept, forwarded, and counted for nothing.
     Unread,
@@ -195,6 +197,35 @@ pub struct ContainerBody {
     pub public_key: WgPublicKey,
     #[n(8)]
     pub state: State,
+    /// The server's name, if the container is a database: `service` is its type then.
+    #[n(9)]
+    pub server: Option<Label>,
+}
+
+/// An owner defines an application, as its service file does, or takes the definition back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Services {
+    #[n(0)]
+    pub app: Label,
+    #[n(1)]
+    pub def: Option<AppDef>,
+}
+
+/// An owner declares a version of an application live. The revs of an application's deploys, whatever the version, are
+/// their order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Deploy {
+    #[n(0)]
+    pub app: Label,
+    #[n(1)]
+    pub version: String,
+}
+
+/// Whether a text can be the version of a container: 1 to 128 bytes, none of them a control character.
+pub fn is_version(text: &str) -> bool {
+    (1..=VERSION_LEN_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
 
 impl Body {
@@ -214,6 +245,8 @@ impl Body {
             Kind::RELEASE => minicbor::decode(body).map(Self::Release),
             Kind::SECRET => minicbor::decode(body).map(Self::Secret),
             Kind::CONTAINER => minicbor::decode(body).map(Self::Container),
+            Kind::SERVICES => minicbor::decode(body).map(Self::Services),
+            Kind::DEPLOY => minicbor::decode(body).map(Self::Deploy),
             Kind::ACK => minicbor::decode(body).map(Self::Ack),
             _ => Ok(Self::Unread),
         };
@@ -224,7 +257,9 @@ impl Body {
         match self {
             Self::Signer(signer) => signer.number != 0,
             Self::Node(node) => node.endpoints.len() <= ENDPOINT_COUNT_MAX,
-            Self::Container(c) => c.number != 0 && c.version.as_ref().is_none_or(|v| v.len() <= VERSION_LEN_MAX),
+            Self::Container(c) => c.number != 0 && c.version.as_deref().is_none_or(is_version),
+            Self::Services(s) => s.def.as_ref().is_none_or(|def| def.id == s.app && def.is_sound()),
+            Self::Deploy(deploy) => is_version(&deploy.version),
             _ => true,
         }
     }
@@ -244,6 +279,8 @@ impl Body {
             Self::Release(_) => Kind::RELEASE,
             Self::Secret(_) => Kind::SECRET,
             Self::Container(_) => Kind::CONTAINER,
+            Self::Services(_) => Kind::SERVICES,
+            Self::Deploy(_) => Kind::DEPLOY,
             Self::Ack(_) => Kind::ACK,
             Self::Unread => Kind(0),
         }
@@ -260,6 +297,8 @@ impl Body {
             Self::Share(Share { range, .. }) => range_key(*range),
             Self::Release(Release { range, .. }) => range_key(*range),
             Self::Container(container) => container.id.0.to_vec(),
+            Self::Services(services) => services.app.as_str().as_bytes().to_vec(),
+            Self::Deploy(deploy) => deploy_key(&deploy.app, &deploy.version),
             Self::Genesis(_) | Self::Node(_) | Self::NetworkDef(_) | Self::Secret(_) | Self::Ack(_) | Self::Unread => {
                 Vec::new()
             }
@@ -281,6 +320,8 @@ impl Body {
             Self::Release(b) => minicbor::to_vec(b),
             Self::Secret(b) => minicbor::to_vec(b),
             Self::Container(b) => minicbor::to_vec(b),
+            Self::Services(b) => minicbor::to_vec(b),
+            Self::Deploy(b) => minicbor::to_vec(b),
             Self::Ack(b) => minicbor::to_vec(b),
             Self::Unread => Ok(Vec::new()),
         };
@@ -291,4 +332,12 @@ impl Body {
 /// The key of what is said about a range.
 pub fn range_key(range: Ipv4Range) -> Vec<u8> {
     [range.first().octets(), range.last().octets()].concat()
+}
+
+/// The key of what is said about a version of an application: the two may be longer than a key.
+pub fn deploy_key(app: &Label, version: &str) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new_derive_key("peerd 1 deploy");
+    // No label has a NUL.
+    hasher.update(app.as_str().as_bytes()).update(&[0]).update(version.as_bytes());
+    hasher.finalize().as_bytes().to_vec()
 }

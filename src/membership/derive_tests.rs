@@ -32,6 +32,7 @@ fn container(id: u8, at: u8) -> Body {
         number: u32::from(id),
         version: None,
         service: "web".parse().expect("a label"),
+        server: None,
         public_key: WgSecret::random(&mut rng).public(),
         state: State::Ready,
     })

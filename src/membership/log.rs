@@ -194,14 +194,17 @@ impl Changes {
                 return Err(ApplyError::Order);
             }
             let slot = record.slot();
-            let held = by_slot.get(&slot).and_then(Option::as_ref).or_else(|| records.get(&slot));
+            let before = records.get(&slot);
+            let clash = before.filter(|held| held.stamp() == record.stamp() && held.hash() != record.hash());
+            // Of a writer that was set back an older record may stand where a newer one stood: what is gone is in nobody's way.
+            let held = by_slot.get(&slot).map_or(before, Option::as_ref);
             match held {
                 Some(held) if held.hash() == record.hash() => continue,
-                Some(held) if held.stamp() == record.stamp() => {
-                    equivocation = Some(Equivocation::Records(Box::new([held.clone(), record.clone()])));
-                }
                 Some(held) if held.stamp() > record.stamp() => continue,
                 _ => {}
+            }
+            if let Some(held) = clash.or(held.filter(|held| held.stamp() == record.stamp())) {
+                equivocation = Some(Equivocation::Records(Box::new([held.clone(), record.clone()])));
             }
             by_slot.insert(slot, Some(record.clone()));
         }

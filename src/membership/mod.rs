@@ -33,4 +33,4 @@ pub use network::{NetworkState, container, definition, removal_mark};
 pub use record::{KEY_LEN_MAX, Kind, RECORD_LEN_MAX, Record, Shard, Slot, Stamp};
 pub use shares::{Holdings, Segment, ranges_of};
 pub use signed::{CheckSignatures, SignedHash, SignedHead, SignedRef, Verdicts, Verified, Verifier};
-pub use view::{Container, Membership, Network, Node, Role, State};
+pub use view::{Container, Membership, Network, Node, Order, Role, State};

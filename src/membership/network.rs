@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::body::{Body, ContainerBody, NetworkDef};
+use super::body::{Body, ContainerBody, NetworkDef, Services};
 use super::cluster::ClusterState;
 use super::head::SetHash;
 use super::shares::Holdings;
 use super::signed::Verified;
-use super::view::{Container, Network, Role};
-use crate::model::{NetworkId, NodeId, Rev};
+use super::view::{Container, Network, Order, Role};
+use crate::model::{Label, NetworkId, NodeId, Rev};
 
 /// A network as its records say, with what writing in it needs.
 #[derive(Debug, Clone)]
@@ -36,6 +36,9 @@ pub struct NetworkState {
     secret_without: Option<SetHash>,
     secret_rev: Rev,
     container_rev: Rev,
+    /// The highest rev of each application's definitions, and of its deploys.
+    app_revs: BTreeMap<Label, Rev>,
+    deploy_revs: BTreeMap<Label, Rev>,
 }
 
 /// The definition of the network `id`, if `record` is it.
@@ -84,7 +87,7 @@ impl NetworkState {
         let holdings = Holdings::derive(creator, records.clone());
         let mut container_rev = Rev(0);
         let mut counted: BTreeMap<_, (Rev, &ContainerBody, NodeId)> = BTreeMap::new();
-        for record in records {
+        for record in records.clone() {
             let Body::Container(body) = record.body() else { continue };
             let (node, rev) = (record.origin(), record.record().rev);
             container_rev = container_rev.max(rev);
@@ -99,6 +102,7 @@ impl NetworkState {
         for (rev, body, node) in counted.into_values() {
             view.insert_container(Arc::new(container(node, rev, body)));
         }
+        let (app_revs, deploy_revs) = definitions(&mut view, &owners, records);
         let removed =
             ungranted.into_iter().chain(grants.keys().filter(|node| !cluster.is_member(**node)).copied()).collect();
         let secret_without = newest.and_then(|(_, secret)| secret.without);
@@ -115,6 +119,8 @@ impl NetworkState {
             secret_without,
             secret_rev,
             container_rev,
+            app_revs,
+            deploy_revs,
         })
     }
 
@@ -149,6 +155,16 @@ impl NetworkState {
         self.secret_rev.next()
     }
 
+    /// The rev of an application's next definition.
+    pub fn next_app_rev(&self, app: &Label) -> Rev {
+        self.app_revs.get(app).copied().unwrap_or_default().next()
+    }
+
+    /// The rev of an application's next deploy.
+    pub fn next_deploy_rev(&self, app: &Label) -> Rev {
+        self.deploy_revs.get(app).copied().unwrap_or_default().next()
+    }
+
     /// The highest rev of a container.
     pub fn container_rev(&self) -> Rev {
         self.container_rev
@@ -166,6 +182,7 @@ pub fn container(node: NodeId, rev: Rev, body: &ContainerBody) -> Container {
         number: body.number,
         version: body.version.clone(),
         service: body.service.clone(),
+        server: body.server.clone(),
         public_key: body.public_key,
         state: body.state,
         rev,
@@ -179,6 +196,40 @@ pub fn removal_mark(removed: &BTreeSet<NodeId>) -> Option<SetHash> {
         hasher.update(&node.0);
     }
     (!removed.is_empty()).then(|| SetHash(*hasher.finalize().as_bytes()))
+}
+
+/// Puts into the view what the owners define and deploy, and gives the highest rev of each application's definitions and
+/// of its deploys.
+fn definitions<'a>(
+    view: &mut Network,
+    owners: &BTreeSet<NodeId>,
+    records: impl Iterator<Item = &'a Verified>,
+) -> (BTreeMap<Label, Rev>, BTreeMap<Label, Rev>) {
+    let mut newest: BTreeMap<&Label, (Order, &Services)> = BTreeMap::new();
+    let mut deploy_revs: BTreeMap<Label, Rev> = BTreeMap::new();
+    for record in records.filter(|record| owners.contains(&record.origin())) {
+        let order = (record.record().rev, record.origin());
+        match record.body() {
+            Body::Services(services) => {
+                let held = newest.entry(&services.app).or_insert((order, services));
+                if held.0 < order {
+                    *held = (order, services);
+                }
+            }
+            Body::Deploy(deploy) => {
+                view.deploy(deploy.app.clone(), deploy.version.clone(), order);
+                let highest = deploy_revs.entry(deploy.app.clone()).or_default();
+                *highest = order.0.max(*highest);
+            }
+            _ => {}
+        }
+    }
+    for (order, services) in newest.values() {
+        if let Some(def) = &services.def {
+            view.define_app(*order, Arc::new(def.clone()));
+        }
+    }
+    (newest.into_iter().map(|(app, ((rev, _), _))| (app.clone(), rev)).collect(), deploy_revs)
 }
 
 /// The highest rev of each node's grants and ungrants.

@@ -72,7 +72,7 @@ impl Kind {
     pub const RELEASE: Self = Self(20);
     pub const SECRET: Self = Self(21);
     pub const CONTAINER: Self = Self(22);
-    pub const SERVICE_DEF: Self = Self(23);
+    pub const SERVICES: Self = Self(23);
     pub const DEPLOY: Self = Self(24);
     pub const ACK: Self = Self(25);
 }

@@ -129,15 +129,22 @@ impl Router {
         let jitter = self.rng.next_u64();
         let tunnel = &mut self.tunnels[slot];
         let out = self.out.wire_spare();
-        if out.len() < FRAME_HEADER_LEN + super::noise::RESULT_LEN_MIN {
+        if out.len() < 2 * (FRAME_HEADER_LEN + super::noise::RESULT_LEN_MIN) {
             // The arena is full; the schedule is not moved, so the timer comes again at once.
             return;
         }
         let step = tunnel.noise.initiate(&mut out[FRAME_HEADER_LEN..]);
-        let to = self.peers[tunnel.peer].candidate(tunnel.schedule.unanswered);
+        let (to, other) = self.peers[tunnel.peer].candidates(tunnel.schedule.unanswered);
         tunnel.schedule.sent(now, jitter);
         match (step, to) {
-            (Ok(Step::Send(len)), Some(to)) => self.send_frame(slot, to, len),
+            (Ok(Step::Send(len)), Some(to)) => {
+                let end = FRAME_HEADER_LEN + len;
+                self.out.wire_spare().copy_within(FRAME_HEADER_LEN..end, end + FRAME_HEADER_LEN);
+                self.send_frame(slot, to, len);
+                if let Some(other) = other {
+                    self.send_frame(slot, other, len);
+                }
+            }
             (Ok(_), Some(_)) => {}
             (Ok(_), None) => self.drops.count(DropReason::NoEndpoint),
             (Err(_), _) => self.close_panicked(now, slot),

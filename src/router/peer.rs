@@ -34,15 +34,17 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Where the `attempt`-th handshake goes, from 0: every address that is known of the node gets its turn.
-    pub(super) fn candidate(&self, attempt: u32) -> Option<SocketAddr> {
-        let mut known: Vec<SocketAddr> = Vec::with_capacity(2 + self.recorded.len());
-        for address in self.endpoint.iter().chain(&self.learned).chain(&self.told).chain(&self.recorded) {
-            if !known.contains(address) {
-                known.push(*address);
+    /// Where the `attempt`-th handshake goes, from 0: to where packets go, and from the second on to one of the other known
+    /// addresses as well, each in its turn. So an address where nobody is takes no try from the one that is right.
+    pub(super) fn candidates(&self, attempt: u32) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let mut others: Vec<SocketAddr> = Vec::with_capacity(2 + self.recorded.len());
+        for address in self.learned.iter().chain(&self.told).chain(&self.recorded) {
+            if self.endpoint != Some(*address) && !others.contains(address) {
+                others.push(*address);
             }
         }
-        (!known.is_empty()).then(|| known[attempt as usize % known.len()])
+        let turn = (attempt as usize).checked_sub(1).filter(|_| !others.is_empty());
+        (self.endpoint, turn.map(|turn| others[turn % others.len()]))
     }
 
     fn choose(&mut self) {
@@ -177,7 +179,8 @@ mod tests {
         peers.heard(now, slot, Some(at(2)));
         peers.set_endpoint(now + Duration::from_secs(1), node, at(3));
         assert_eq!(peers[slot].endpoint, Some(at(2)));
-        assert_eq!([0, 1, 2].map(|n| peers[slot].candidate(n)), [Some(at(2)), Some(at(3)), Some(at(2))]);
+        let (right, other) = (Some(at(2)), Some(at(3)));
+        assert_eq!([0, 1, 2].map(|n| peers[slot].candidates(n)), [(right, None), (right, other), (right, other)]);
         peers.set_endpoint(now + Duration::from_secs(9), node, at(3));
         assert_eq!(peers[slot].endpoint, Some(at(3)));
         assert!(peers.is_endpoint(at(2)) && !peers.is_endpoint(at(9)));

@@ -18,7 +18,7 @@ use peerd::gossip::{
     AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, Identity, InviteSpec, OperationId, Output, Space,
     Stored, Token, Write, identity, store::FileKind,
 };
-use peerd::membership::Role;
+use peerd::membership::{Role, State};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgSecret};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -148,6 +148,8 @@ impl Crowd {
             number: None,
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
+            state: State::Ready,
             public_key: WgSecret::random(&mut self.rng).public(),
             space: Space::Containers,
         }

@@ -65,8 +65,9 @@ fn expected_routes(ifindex: u32) -> Vec<Route> {
         to: RouteTo::Link { ifindex, gateway: None, source: Some(ADDRESS.into()) },
         metric: 0,
     };
-    let fallback = Route { to: RouteTo::Unreachable, metric: FALLBACK_METRIC, ..through([10, 240, 0, 0], 22) };
-    vec![through([10, 240, 0, 0], 22), fallback, through([169, 254, 240, 0], 20)]
+    let prefixes = [through([10, 240, 0, 0], 22), through([169, 254, 240, 0], 20)];
+    let fallback = |route: Route| Route { to: RouteTo::Unreachable, metric: FALLBACK_METRIC, ..route };
+    prefixes.into_iter().flat_map(|route| [route.clone(), fallback(route)]).collect()
 }
 
 fn assert_attached(host: &mut Host, tun: &Tun) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::relay::{Impairment, Relay, check_loss};
 use netns_tests::traffic::{ECHO_PORT, count, echo};
-use netns_tests::{Container, Figures, Lab, in_lab, is_soak, repeats, skip};
+use netns_tests::{Container, Figures, Lab, in_lab, repeats};
 
 /// A datagram every 10 ms until one comes back, and how long that took: ADDRESS PORT.
 const FIRST_ECHO: &str = r#"
@@ -58,10 +58,6 @@ fn with_5_percent_lost_each_way_a_tunnel_is_there_within_a_second() {
 
 #[test]
 fn with_20_percent_lost_each_way_a_tunnel_is_there_within_two_seconds() {
-    // One pair of some forty took 14.6 s, for a reason that is not found: the promise is not kept yet (docs/reliability.md).
-    if !is_soak() {
-        return skip("20% loss each way: the promise is not kept yet; PEERD_SOAK=1 measures it");
-    }
     in_lab(|lab| {
         let promised = Duration::from_secs(2);
         established(lab, 20)?.promise("20% loss each way, first answer over a fresh pair", promised, promised * 2)

@@ -14,7 +14,7 @@ fn public_key(host: &Host, container: &Container) -> Result<String> {
 }
 
 #[test]
-fn n1_n4_the_interface_has_one_address_two_routes_and_a_fallback_and_nothing_else() {
+fn n1_n4_the_interface_has_one_address_two_routes_with_fallbacks_and_nothing_else() {
     in_lab(|lab| {
         let [a] = lab.cluster(["a"])?;
         a.network("demo", &[])?;
@@ -28,11 +28,12 @@ fn n1_n4_the_interface_has_one_address_two_routes_and_a_fallback_and_nothing_els
         ensure!(addresses[0].contains(&format!("inet {}/32 ", web.address())), "{addresses:?}");
         ensure!(web.address().starts_with("10.240."), "{}", web.address());
         let routes: BTreeSet<_> = said("ip route show")?.into_iter().collect();
-        ensure!(routes.len() == 3, "{routes:?}");
+        ensure!(routes.len() == 4, "{routes:?}");
         for (to, how) in [
             ("10.240.0.0/22 ", "dev peerd0"),
             ("169.254.240.0/20 ", "dev peerd0"),
             ("unreachable 10.240.0.0/22", "metric 4200000000"),
+            ("unreachable 169.254.240.0/20", "metric 4200000000"),
         ] {
             ensure!(routes.iter().any(|route| route.starts_with(to) && route.contains(how)), "{to} {how}: {routes:?}");
         }

@@ -44,8 +44,10 @@ fn e9_d5_both_c_libraries_find_names_by_the_one_nameserver_line_and_go_round() {
             ensure!(seen == four, "{library} does not go round: {seen:?}");
             let one = lookup.ask(&client, &format!("2.web.shop.demo.{ZONE}"))?;
             ensure!(one.len() == 1, "{library}: an AAAA that is not there spoils nothing: {one:?}");
-            // The search list is there, and leads nowhere near the raw names.
-            let bare = lookup.ask(&client, "web")?;
+            // The search list leads to the services, and nowhere near the raw names.
+            let seen = firsts(&lookup, &client, "web")?;
+            ensure!(seen == four, "{library}: service web: {seen:?}");
+            let bare = lookup.ask(&client, "2.web.shop")?;
             ensure!(bare.is_empty(), "{library}: {bare:?}");
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::wait::{SOON, until_true};
-use netns_tests::{Host, Lab, in_lab};
+use netns_tests::{Host, Lab, in_lab, repeats};
 use serde_json::Value;
 
 /// What must outlive a daemon: who the node is, its cluster, its networks, its nodes.
@@ -50,4 +50,30 @@ fn a_stopped_node_comes_back_as_itself() {
 #[test]
 fn a_killed_node_comes_back_as_itself() {
     in_lab(|lab| comes_back(lab, Host::kill));
+}
+
+#[test]
+fn a_node_killed_right_after_its_first_attach_starts_alone_with_its_network_and_its_containers() {
+    in_lab(|lab| {
+        let [mut a, mut b] = lab.cluster(["a", "b"])?;
+        for round in 0..repeats(3, 30) {
+            let network = format!("demo-{round}");
+            a.network(&network, &[&b])?;
+            let attach = |name: &str| b.container(&format!("{name}-{round}"), &network, "shop", &[]);
+            let (one, two) = (attach("one")?, attach("two")?);
+            b.kill()?;
+            // Nobody is there to say again what it has not on its disk.
+            a.kill()?;
+            b.peerd()?;
+            let rows = b.json(&["container", "ls"])?;
+            for container in [&one, &two] {
+                let mut listed = rows.as_array().into_iter().flatten();
+                let found = listed.any(|row| row["id"] == container.id() && row["address"] == container.address());
+                ensure!(found, "{} is not there: {rows}", container.name());
+            }
+            one.reaches(two.address())?;
+            a.peerd()?;
+        }
+        Ok(())
+    });
 }

@@ -109,14 +109,49 @@ fn uplink(host: &Host, container: &Container) -> Result<()> {
     host.exec(&["sh", "-c", &script])?.ok().map(drop)
 }
 
-#[test]
-fn no_packet_of_the_overlay_leaves_by_another_interface_while_the_daemon_is_dead() {
-    const SEND: &str = r#"
+/// Sends a text to each address, and says what became of it: TEXT ADDRESS...
+const SEND: &str = r#"
 import socket, sys
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for to in sys.argv[2:]:
-    datagrams.sendto(sys.argv[1].encode(), (to, 9))
+    try:
+        datagrams.sendto(sys.argv[1].encode(), (to, 9))
+        print("sent")
+    except OSError as error:
+        print(error.strerror)
 "#;
+/// Another container, the last address of them all, the resolver, the first address of gateways.
+const OVERLAY: [&str; 4] = ["10.240.0.200", "10.240.3.254", "169.254.240.53", "169.254.241.1"];
+
+#[test]
+fn no_packet_of_the_overlay_leaves_by_another_interface_when_its_own_is_deleted() {
+    in_lab(|lab| {
+        let (mut a, _b, one, _two) = pair(lab)?;
+        uplink(&a, &one)?;
+        // A daemon that runs would find out and end the attachment, and its routes with it.
+        a.kill()?;
+        let send = || -> Result<Vec<String>> {
+            let said = one.python(SEND, &[&[CANARY], &OVERLAY[..]].concat())?.ok()?.stdout;
+            Ok(said.lines().map(str::to_owned).collect())
+        };
+        ensure!(send()? == ["sent"; 4], "the interface stands, so that nobody is told");
+        one.exec(&["ip", "link", "delete", "peerd0"])?.ok()?;
+        let capture = a.capture("uplink")?;
+        let said = send()?;
+        ensure!(said == ["No route to host"; 4], "{said:?}");
+        ensure!(!contains(&capture.stop()?, CANARY.as_bytes()), "the overlay's packets were seen on the uplink");
+        for prefix in ["10.240.0.0/22", "169.254.240.0/20"] {
+            let capture = a.capture("uplink")?;
+            one.exec(&["ip", "route", "delete", "unreachable", prefix, "metric", "4200000000"])?.ok()?;
+            send()?;
+            ensure!(contains(&capture.stop()?, CANARY.as_bytes()), "nothing is ever seen on the uplink");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_packet_of_the_overlay_leaves_by_another_interface_while_the_daemon_is_dead() {
     in_lab(|lab| {
         let (mut a, b, one, two) = pair(lab)?;
         uplink(&a, &one)?;
@@ -130,7 +165,7 @@ for to in sys.argv[2:]:
         for _ in 0..repeats(3, 30) {
             a.kill()?;
             // What a program does that asks for a name, or calls somebody else, while nobody serves it.
-            one.python(SEND, &[CANARY, "10.240.0.200", "10.240.3.254", "169.254.240.53", "169.254.241.1"])?.ok()?;
+            one.python(SEND, &[&[CANARY], &OVERLAY[..]].concat())?.ok()?;
             a.peerd()?;
             datagrams.goes_on(20)?;
             connection.goes_on(2)?;

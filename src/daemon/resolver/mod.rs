@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::attachments::Callers;
 use super::data;
-use crate::dns::{self, Outcome, Transport};
+use crate::dns::{self, Outcome, Suffix, Transport};
 use crate::membership::Membership;
 use crate::model::{AttachmentId, NetworkId};
 use crate::netstack::StreamId;
@@ -105,10 +105,15 @@ enum Reply {
 }
 
 /// A resolver, and where its questions for outside come out.
-pub fn new(membership: watch::Receiver<Arc<Membership>>, callers: Callers, seed: u64) -> (Resolver, Outside) {
+pub fn new(
+    membership: watch::Receiver<Arc<Membership>>,
+    callers: Callers,
+    suffixes: Vec<Suffix>,
+    seed: u64,
+) -> (Resolver, Outside) {
     let (outside, questions) = mpsc::channel(CHANNEL_LEN);
     let (sender, answers) = mpsc::channel(CHANNEL_LEN);
-    let (dns, drops) = (dns::Resolver::new(), Drops::default());
+    let (dns, drops) = (dns::Resolver::new(suffixes), Drops::default());
     let desk = Desk { dns, membership, callers, outside, allowances: BTreeMap::new(), drops };
     let resolver = Resolver { desk, streams: Streams::new(seed), answers };
     (resolver, Outside { questions, answers: sender })
@@ -121,7 +126,7 @@ impl Desk {
             self.drops.count(DropReason::UnknownAttachment);
             return Reply::Never;
         };
-        match self.dns.answer(&self.membership.borrow(), caller, query, place.transport(), out) {
+        match self.dns.answer(&self.membership.borrow(), caller, (query, place.transport()), now, out) {
             Outcome::Answered => Reply::Now,
             Outcome::Dropped(_) => {
                 self.drops.count(DropReason::NotAQuery);

@@ -24,10 +24,11 @@ fn resolver() -> (Resolver, Outside) {
         address: Ipv4Addr::new(10, 240, 0, last),
         app: "shop".parse().expect("a label"),
         version: None,
+        node: NodeId([1; 32]),
     };
     let callers = HashMap::from([(CONTAINER, caller(CONTAINER, 1)), (NEIGHBOUR, caller(NEIGHBOUR, 2))]);
     // Without its sender a watch keeps its value.
-    new(watch::channel(membership).1, Arc::new(RwLock::new(callers)), 1)
+    new(watch::channel(membership).1, Arc::new(RwLock::new(callers)), Vec::new(), 1)
 }
 
 /// A question for the A records of a name.

@@ -16,7 +16,8 @@ use crate::daemon::data::{Attachment, Device};
 use crate::daemon::node::Node;
 use crate::dns::Caller;
 use crate::gossip::{AttachSpec, OperationError, Space};
-use crate::membership::Container;
+use crate::membership::body::is_version;
+use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::tun::{self, Tun, TunError, TunSpec};
@@ -53,7 +54,6 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
             "--type web",
         ));
     }
-    let is_version = |text: &String| (1..=128).contains(&text.len()) && !text.contains(char::is_control);
     if request.version.as_ref().is_some_and(|version| !is_version(version)) {
         let why = "a version has 1 to 128 bytes, none of them a control character";
         return Err(Failure::new(ExitStatus::Usage, "cannot attach a container of this version", why, "--version v2"));
@@ -105,6 +105,8 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
         number: request.number,
         version: request.version,
         service: checked.service,
+        server: None,
+        state: State::Ready,
         public_key: secret.public(),
         space: Space::Containers,
     };
@@ -234,13 +236,7 @@ pub(super) async fn plug(
         Attachment { id: local.id, vni, address: local.address, secret, mtu_bytes: local.mtu_bytes as u16 };
     let device = Device { fd, vnet_hdr: facts.vnet_hdr, uso: facts.offloads.uso };
     // Before there is traffic, so that no query of the container goes unanswered.
-    node.attachments.answer_to(Caller {
-        network: local.network.clone(),
-        attachment: local.id,
-        address: local.address,
-        app: container.app.clone(),
-        version: container.version.clone(),
-    });
+    node.attachments.answer_to(Caller::of(container, &local.network));
     match node.data.attach(attachment, device).await {
         Ok(()) => {
             node.attachments.note_key(local.id, key);

@@ -69,6 +69,11 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
         OperationError::NumberTaken { .. } => {
             (Conflict, error.to_string(), "leave --number out for the lowest free one; peerctl container ls".to_owned())
         }
+        OperationError::NamespaceTaken { .. } => {
+            (Conflict, error.to_string(), "give the application another namespace in its service file".to_owned())
+        }
+        OperationError::NoApp(_) => (NotFound, error.to_string(), "peerctl container ls".to_owned()),
+        OperationError::NoDefinition(_) => (NotFound, error.to_string(), "peerctl service ls".to_owned()),
         OperationError::Full { network, in_use, resting, total, free_in_s } => {
             let free = free_in_s.map_or_else(String::new, |s| format!(" (the first is free in {s} s)"));
             let why = format!("{in_use} of {total} addresses in use, {resting} resting{free}");

@@ -11,7 +11,7 @@ use crate::control::{
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
 use crate::gossip::Liveness;
-use crate::membership::{Container, Membership, Network, Role, State};
+use crate::membership::{Container, Membership, Network, Role};
 use crate::model::{AttachmentId, NodeId};
 use crate::sys::clock;
 use crate::sys::netns::Origin;
@@ -128,8 +128,7 @@ fn container_row(node: &Node, membership: &Membership, network: &Network, contai
         state: match container.state {
             // Until its node is heard again, or other nodes know that it is gone.
             _ if membership.is_silent(container.node) => "gone".to_owned(),
-            State::Ready => "ready".to_owned(),
-            State::Draining => "draining".to_owned(),
+            state => state.to_string(),
         },
         public_key: container.public_key.to_string(),
     }
@@ -403,6 +402,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::membership::State;
     use crate::model::{Rev, Vni, WgPublicKey};
 
     #[test]
@@ -419,6 +419,7 @@ mod tests {
                 number,
                 version: None,
                 service: "web".parse().expect("a label"),
+                server: None,
                 public_key: WgPublicKey::try_from([last; 32]).expect("a key"),
                 state: State::Ready,
                 rev: Rev(rev),

@@ -9,17 +9,7 @@ use crate::control::{DnsAnswer, DnsExplanation, DnsRecord, ExitStatus, Failure};
 use crate::daemon::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use crate::daemon::node::Node;
 use crate::dns::{self, Caller, Foreign, Outcome, Transport};
-use crate::membership::{Container, Network};
-
-fn caller(network: &Network, container: &Container) -> Caller {
-    Caller {
-        network: network.id.clone(),
-        attachment: container.id,
-        address: container.address,
-        app: container.app.clone(),
-        version: container.version.clone(),
-    }
-}
+use crate::sys::clock;
 
 fn no_name(name: &str) -> Failure {
     let what = format!("{:?} is no domain name", name.chars().take(120).collect::<String>());
@@ -48,8 +38,9 @@ pub async fn query(node: &Node, name: &str, kind: &str, id: &str) -> Result<Answ
     let (network, container) = find_container(&membership, id)?;
     let query = question(name, kind)?;
     let mut out = Vec::new();
-    let caller = caller(&network, &container);
-    let outcome = dns::Resolver::new().answer(&membership, &caller, &query, Transport::Tcp, &mut out);
+    let caller = Caller::of(&container, &network.id);
+    let mut resolver = dns::Resolver::new(node.suffixes.clone());
+    let outcome = resolver.answer(&membership, &caller, (&query, Transport::Tcp), clock::now(), &mut out);
     if outcome == Outcome::Forward
         && let Some(foreign) = Foreign::decode(&query, Transport::Tcp)
     {
@@ -90,7 +81,7 @@ fn status(code: hickory_proto::op::ResponseCode) -> String {
 pub fn explain(node: &Node, name: &str, id: &str) -> Result<Answer, Failure> {
     let membership = node.membership();
     let (network, container) = find_container(&membership, id)?;
-    let told =
-        dns::explain(&node.membership(), &network, &caller(&network, &container), name).ok_or_else(|| no_name(name))?;
+    let caller = Caller::of(&container, &network.id);
+    let told = dns::explain(&membership, &network, &caller, &node.suffixes, name).ok_or_else(|| no_name(name))?;
     Ok(Answer::of(DnsExplanation { verdict: told.verdict, steps: told.steps }))
 }

@@ -70,7 +70,7 @@ async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> R
             }
         },
         Awaited::Container(id) => match find_container(&membership, id) {
-            Ok((_, container)) => (container.state != State::Ready).then(|| "it is going".to_owned()),
+            Ok((_, container)) => (container.state != State::Ready).then(|| format!("it is {}", container.state)),
             Err(failure) => Some(failure.why),
         },
         Awaited::Service(service) => {

@@ -96,11 +96,11 @@ fn a_freed_address_rests_a_minute_and_the_error_says_when_it_is_free() {
     };
     let left = full(&mut sim);
     assert!((39..=41).contains(&left), "{left}");
-    // Neither does a restart let it rest less.
+    // Nor does a restart let it rest less; a little longer it may.
     sim.restart(0);
     let left = full(&mut sim);
-    assert!((38..=41).contains(&left), "{left}");
-    sim.run(Duration::from_secs(42));
+    assert!((39..=43).contains(&left), "{left}");
+    sim.run(Duration::from_secs(44));
     assert_eq!(sim.attach(0, &network).expect("rested").address, attached[7].address);
 }
 

@@ -9,7 +9,7 @@ use super::harness::Sim;
 use crate::gossip::exchange::{Asked, Exchanges, PEER_EXCHANGE_COUNT_MAX};
 use crate::gossip::message::Message;
 use crate::gossip::*;
-use crate::membership::body::{Body, ContainerBody, Grant, Share};
+use crate::membership::body::{Body, ContainerBody, Deploy, Grant, Services, Share};
 use crate::membership::{
     Delta, Kind, LOG_MEMORY_LEN_MAX, ORIGIN_MEMORY_LEN_MAX, OwnLog, PARKED_COUNT_MAX, Pen, Role, Shard, State,
 };
@@ -75,6 +75,7 @@ impl Compromised {
             number: 1,
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
             public_key: WgSecret::random(&mut self.rng).public(),
             state: State::Ready,
         }
@@ -215,4 +216,19 @@ fn a_host_grants_nothing_to_itself_and_shares_nothing_out() {
     assert!(!view.grants.contains_key(&stranger));
     assert_eq!(bad.sim.machine(0).addresses_held(&network), before);
     bad.assert_the_others_live();
+}
+
+#[test]
+fn what_a_node_that_is_no_owner_says_of_an_application_counts_for_nothing() {
+    let mut world = Compromised::new(9);
+    let app: crate::model::Label = "shop".parse().expect("a label");
+    let def = Some(crate::model::AppDef::new(app.clone()));
+    world.say(&Body::Services(Services { app: app.clone(), def }), Rev(99));
+    world.say(&Body::Deploy(Deploy { app, version: "v1".to_owned() }), Rev(99));
+    world.sim.run(SOON);
+    for at in [0, 2] {
+        let network = world.sim.network(at, &world.network).expect("held");
+        assert!(network.definition("shop").is_none() && network.deploys("shop").is_empty());
+    }
+    world.assert_the_others_live();
 }

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::gossip::*;
-use crate::membership::{Membership, Network, Role};
+use crate::membership::{Membership, Network, Role, State};
 use crate::model::{AttachmentId, Generation, NetworkId, NetworkSecret, NodeId, Vni, WgSecret};
 
 const LATENCY: Duration = Duration::from_millis(5);
@@ -274,6 +274,8 @@ impl Sim {
             number: None,
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
+            state: State::Ready,
             public_key: WgSecret::random(&mut self.rng).public(),
             space: Space::Containers,
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::harness::Sim;
 use crate::gossip::*;
 
+const SOON: Duration = Duration::from_secs(5);
+
 fn refused(result: Result<(), OperationError>) -> JoinError {
     match result {
         Err(OperationError::Join(error)) => error,
@@ -140,4 +142,20 @@ fn who_joined_holds_the_networks_of_its_invite_and_can_attach_at_once() {
     for network in &networks {
         sim.attach(joiner, network).expect("attached without waiting for anything");
     }
+}
+
+#[test]
+fn a_node_that_loses_its_signer_before_the_first_sync_finds_it_again() {
+    let mut sim = Sim::cluster(47, 2);
+    let late = sim.add("late");
+    let token = sim.invite(0, &[], 1);
+    sim.on(late, |m, now| m.join(token, now));
+    sim.until(SOON, |sim| sim.nodes[late].disk.content("cluster").is_some());
+    sim.restart(late);
+    let own = sim.id(late);
+    let known = sim.machine(late).membership();
+    assert!(known.nodes().all(|node| node.id == own || node.endpoints.is_empty()));
+    sim.until(Duration::from_secs(10), |sim| {
+        (0..3).all(|at| sim.machine(at).membership().nodes().filter(|node| !node.endpoints.is_empty()).count() == 3)
+    });
 }

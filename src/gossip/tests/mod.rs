@@ -2,6 +2,7 @@
 
 mod addresses;
 mod compromised;
+mod definitions;
 mod harness;
 mod joining;
 mod leaving;

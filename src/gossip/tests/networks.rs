@@ -175,11 +175,32 @@ fn an_ungranted_node_loses_the_network_and_its_secret_is_replaced() {
     sim.until(SOON, |sim| sim.nodes[1].keys.get(&vni).is_some_and(|keys| keys[0].0 == Generation(1)));
     sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|n| n.containers().len() == 0));
     assert_eq!(sim.nodes[1].keys[&vni].len(), 2);
-    // It is told nothing more, so it goes on believing; what matters is that nobody else does and the new secret stays here.
+    // The new secret stays here, and the node finds out that it is out.
     sim.run(Duration::from_secs(30));
+    assert!(sim.network(2, &network).is_none() && sim.machine(2).attachments().is_empty());
     assert!(
         sim.nodes[2].keys.get(&vni).is_none_or(|keys| keys.iter().all(|(generation, _)| *generation == Generation(0)))
     );
+}
+
+#[test]
+fn a_node_that_was_away_when_its_grant_was_taken_back_loses_the_network_when_it_returns() {
+    let (mut sim, network) = Sim::networked(31, 3);
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    sim.partition(&[0], &[1, 2]);
+    let node = sim.id(1);
+    let operation = sim.on(0, |m, now| m.ungrant(&network, node, now));
+    assert!(sim.wait(0, operation).is_ok());
+    sim.attach(0, &network).expect("attaches");
+    sim.heal();
+    sim.until(Duration::from_secs(30), |sim| sim.network(1, &network).is_none());
+    assert!(sim.machine(1).attachments().is_empty());
+    assert!(sim.nodes[1].disk.names("").all(|name| !name.contains(network.as_str())));
+    sim.until(SOON, |sim| sim.agree(&[0, 2], &network));
+    // Nor does a node that still has old news bring it back.
+    sim.run(Duration::from_secs(10));
+    assert!(sim.network(1, &network).is_none());
 }
 
 #[test]

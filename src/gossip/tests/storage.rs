@@ -90,6 +90,23 @@ fn a_node_set_back_to_an_older_state_takes_up_what_it_signed_since() {
 }
 
 #[test]
+fn an_owner_set_back_to_before_a_grant_hears_of_it_from_the_grantee() {
+    let mut sim = Sim::cluster(62, 2);
+    let network = sim.create_network(0, "demo");
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some());
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    sim.until(Duration::from_secs(30), |sim| sim.agree(&[0, 1], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 1);
+}
+
+#[test]
 fn a_disk_that_refuses_fails_the_operation_and_nothing_of_it_stays() {
     let (mut sim, network) = networked(54);
     sim.nodes[1].disk_fails = true;
@@ -125,6 +142,45 @@ fn nothing_leaves_a_node_before_it_is_on_disk() {
     sim.kill(1);
     sim.run(SOON);
     assert!(sim.nodes[0].received.iter().all(|bytes| !bytes.windows(8).any(|window| window == id.0)));
+}
+
+/// A node that is granted a network, attaches at once, and is killed as soon as that is acknowledged: alone, it starts with the
+/// network and the container's address.
+#[test]
+fn what_an_acknowledged_container_rests_on_is_on_disk_before_it() {
+    for seed in 100..120 {
+        let mut sim = Sim::cluster(seed, 3);
+        let network = sim.create_network(0, "demo");
+        sim.grant(0, &network, 1, Role::Owner);
+        sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
+        sim.grant(1, &network, 2, Role::Host);
+        sim.until(SOON, |sim| sim.network(2, &network).is_some());
+        let attached = sim.attach(2, &network).expect("attaches");
+        (0..3).for_each(|at| sim.kill(at));
+        sim.start_node(2).expect("starts");
+        let held = sim.network(2, &network).expect("a network that was attached to is held");
+        assert_eq!(held.containers().map(|c| (c.id, c.address)).collect::<Vec<_>>(), [(attached.id, attached.address)]);
+        assert!(held.grants.contains_key(&sim.id(2)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_container_outlives_the_torn_log_of_the_owner_who_granted_its_node() {
+    let mut sim = Sim::cluster(63, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 1, Role::Owner);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
+    sim.grant(1, &network, 2, Role::Host);
+    sim.until(SOON, |sim| sim.network(2, &network).is_some());
+    let attached = sim.attach(2, &network).expect("attaches");
+    sim.run(SOON);
+    sim.kill(2);
+    let name = format!("log-n-{}-{network}", sim.id(1));
+    tear(&mut sim, 2, &name);
+    sim.start_node(2).expect("starts");
+    sim.until(Duration::from_secs(60), |sim| sim.agree(&[0, 1, 2], &network));
+    let here = sim.network(2, &network).expect("held").containers().map(|c| c.id).collect::<Vec<_>>();
+    assert_eq!(here, [attached.id]);
 }
 
 #[test]

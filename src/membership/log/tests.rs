@@ -244,3 +244,65 @@ fn a_verdict_of_one_cluster_is_none_of_another() {
     assert!(reads(fixture.cluster), "and remembered");
     assert!(!reads(ClusterId([1; 32])));
 }
+
+/// The log as `delta` leaves it.
+fn log_of(delta: &Delta) -> Log {
+    Log::first(delta).expect("a whole log").0
+}
+
+fn granted(records: &OwnLog) -> Vec<u8> {
+    let says = |to: &u8| records.record(Kind::GRANT, &node(*to).0).is_some();
+    (2..10).filter(says).collect()
+}
+
+#[test]
+fn a_writer_that_was_set_back_takes_up_what_it_forgot_and_nothing_that_was_ended() {
+    let (mut first, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(shard());
+    for to in [2, 3, 4] {
+        log.put(&mut first, &grant(to), Rev(1));
+    }
+    let kept = log_of(&log.seal(&mut first, &mut rng).expect("changed"));
+    log.put(&mut first, &grant(5), Rev(1));
+    log.remove(Kind::GRANT, &node(3).0);
+    let sealed = log.seal(&mut first, &mut rng).expect("changed");
+    let forgotten = log_of(&log.whole(&sealed));
+
+    let (mut second, mut log) = (pen(2), OwnLog::of(&kept));
+    log.remove(Kind::GRANT, &node(4).0);
+    log.put(&mut second, &grant(6), Rev(1));
+    log.adopt(&mut second, &forgotten, Some(kept.stamp()));
+    // 3 was ended by the life that is forgotten, 4 by this one; neither knew of the other.
+    assert_eq!(granted(&log), [2, 5, 6]);
+    let next = log.seal(&mut second, &mut rng).expect("changed");
+    assert!(next.head.stamp() > forgotten.stamp());
+
+    // To hear of it a second time brings nothing back that was ended meanwhile.
+    log.remove(Kind::GRANT, &node(5).0);
+    log.adopt(&mut second, &forgotten, Some(forgotten.stamp()));
+    assert_eq!(granted(&log), [2, 6]);
+}
+
+#[test]
+fn an_older_record_takes_the_place_of_a_newer_one_that_is_said_no_more() {
+    let (mut one, mut other, mut rng) = (pen(1), pen(1), rng(1));
+    let mut old = OwnLog::new(shard());
+    old.put(&mut one, &grant(2), Rev(1));
+    let kept = log_of(&old.seal(&mut one, &mut rng).expect("changed"));
+    let mut newer = OwnLog::of(&kept);
+    for rev in 2..5 {
+        newer.put(&mut one, &grant(2), Rev(rev));
+    }
+    let newer_head = newer.seal(&mut one, &mut rng).expect("changed");
+    let mut logs = Logs::default();
+    logs.apply(&newer.whole(&newer_head)).expect("sound");
+    // Another life of the writer has gone on from the old state, and outranks the first.
+    other.skip_past(Boot(1));
+    let mut back = OwnLog::of(&kept);
+    back.put(&mut other, &grant(3), Rev(1));
+    let sealed = back.seal(&mut other, &mut rng).expect("changed");
+    let whole = log_of(&back.whole(&sealed)).delta_since(None, usize::MAX);
+    assert!(matches!(logs.apply(&whole), Ok(Applied::Changed { .. })));
+    let says = |to| logs.log(&shard(), node(1))?.record(&Slot::new(Kind::GRANT, &node(to).0)).map(|r| r.record().rev);
+    assert_eq!((says(2), says(3)), (Some(Rev(1)), Some(Rev(1))));
+}

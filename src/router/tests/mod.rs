@@ -2,6 +2,7 @@
 
 mod changes;
 mod handshakes;
+mod loss;
 mod pair;
 mod pitfalls;
 mod pressure;
@@ -88,6 +89,7 @@ pub(super) fn membership(hosts: usize, containers: &[Listed]) -> Arc<Membership>
                 number: u32::from(*last),
                 version: None,
                 service: "web".parse().expect("a label"),
+                server: None,
                 public_key: secret(*last, *key).public(),
                 state: State::Ready,
                 rev: Rev(1),

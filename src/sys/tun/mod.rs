@@ -33,7 +33,7 @@ use super::netns::Netns;
 
 /// The longest interface name, in bytes: `IFNAMSIZ` less its terminating zero.
 pub const IFNAME_LEN_MAX: usize = 15;
-/// The metric of the fallback route: worse than any that a user would set.
+/// The metric of the fallback routes: worse than any that a user would set.
 pub const FALLBACK_METRIC: u32 = 4_200_000_000;
 
 /// A TUN to be.
@@ -161,7 +161,7 @@ pub fn adopt_tun(netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
     open(netns, Order::Adopt(spec.clone()))
 }
 
-/// Removes the TUN and the fallback route. That there is no such TUN (any more) is no error.
+/// Removes the TUN and the fallback routes. That there is no such TUN (any more) is no error.
 pub fn detach_tun(netns: &Netns, ifname: &str) -> Result<(), TunError> {
     check_ifname(ifname)?;
     let (result, _) = ask(netns, Order::Detach { ifname: ifname.to_owned() })?;

@@ -15,6 +15,8 @@ use crate::sys::OsError;
 use crate::sys::helper::{self, Asked};
 use crate::sys::netlink::{Existing, Link, LinkChange, LinkWatch, Netlink, Route, RouteTo};
 
+/// What leads through the interface, and nowhere without it.
+const PREFIXES: [(Ipv4Addr, u8); 2] = [CONTAINER_PREFIX, LINK_LOCAL_PREFIX];
 /// What every interface of ours carries as its alias; `ip link` shows it.
 const ALIAS: &str = "peerd";
 /// The queue of a TUN that nobody read holds 500; more were not there when the daemon came back.
@@ -80,16 +82,15 @@ struct Made {
     fd: OwnedFd,
     /// Hears of the interface's changes from here on.
     watch: OwnedFd,
-    fallback: bool,
+    fallbacks: Vec<Route>,
 }
 
 impl Made {
     fn undo(self) {
-        if self.fallback
-            && let Ok(mut netlink) = Netlink::open()
-        {
+        let Ok(mut netlink) = Netlink::open() else { return };
+        for fallback in &self.fallbacks {
             // Nothing is left to be done about a failure here, and the route by itself harms nobody.
-            let _ = netlink.remove_route(&fallback());
+            let _ = netlink.remove_route(fallback);
         }
     }
 }
@@ -100,7 +101,7 @@ fn attach(netlink: &mut Netlink, spec: &TunSpec) -> Result<(TunFacts, Made), Tun
     }
     let fd = open_device(&spec.ifname)?;
     let watch = LinkWatch::socket().map_err(step("watch the interface"))?;
-    let mut made = Made { fd, watch, fallback: false };
+    let mut made = Made { fd, watch, fallbacks: Vec::new() };
     match configure(netlink, spec, &mut made, Existing::Refuse) {
         Ok(facts) => Ok((facts, made)),
         Err(error) => {
@@ -114,11 +115,11 @@ fn adopt(netlink: &mut Netlink, spec: &TunSpec) -> Result<(TunFacts, Made), TunE
     find_ours(netlink, &spec.ifname)?.ok_or_else(|| TunError::NoSuchInterface(spec.ifname.clone()))?;
     let fd = open_device(&spec.ifname)?;
     let watch = LinkWatch::socket().map_err(step("watch the interface"))?;
-    let mut made = Made { fd, watch, fallback: false };
+    let mut made = Made { fd, watch, fallbacks: Vec::new() };
     let mut facts = configure(netlink, spec, &mut made, Existing::Replace)?;
     facts.stale_packets = throw_stale_away(&made.fd);
-    // The fallback was there before: it stays whatever happens next.
-    made.fallback = false;
+    // The fallbacks were there before: they stay whatever happens next.
+    made.fallbacks.clear();
     Ok((facts, made))
 }
 
@@ -126,10 +127,15 @@ fn detach(netlink: &mut Netlink, ifname: &str) -> Result<(), TunError> {
     if let Some(link) = find_ours(netlink, ifname)? {
         netlink.remove_link(link.index).map_err(step("remove the interface"))?;
     }
-    match netlink.remove_route(&fallback()) {
-        Err(error) if OsError::from(&error) != OsError::SRCH => Err(step("remove the fallback route")(error)),
-        _ => Ok(()),
+    for fallback in PREFIXES.map(fallback) {
+        match netlink.remove_route(&fallback) {
+            Err(error) if OsError::from(&error) != OsError::SRCH => {
+                return Err(step("remove the fallback routes")(error));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn find(netlink: &mut Netlink, ifname: &str) -> Result<Option<Link>, TunError> {
@@ -177,15 +183,17 @@ fn configure(netlink: &mut Netlink, spec: &TunSpec, made: &mut Made, existing: E
         ..LinkChange::default()
     };
     netlink.set_link(link.index, change).map_err(step("set the MTU and bring the interface up"))?;
-    for (destination, prefix_len) in [CONTAINER_PREFIX, LINK_LOCAL_PREFIX] {
+    for (destination, prefix_len) in PREFIXES {
         let route = through(link.index, spec.address, destination, prefix_len);
         netlink.add_route(&route, existing).map_err(|e| route_error(e, destination, prefix_len))?;
     }
-    made.fallback = match netlink.add_route(&fallback(), Existing::Refuse) {
-        Ok(()) => true,
-        Err(error) if OsError::from(&error) == OsError::EXIST => false,
-        Err(error) => return Err(step("set the fallback route")(error)),
-    };
+    for fallback in PREFIXES.map(fallback) {
+        match netlink.add_route(&fallback, Existing::Refuse) {
+            Ok(()) => made.fallbacks.push(fallback),
+            Err(error) if OsError::from(&error) == OsError::EXIST => {}
+            Err(error) => return Err(step("set the fallback routes")(error)),
+        }
+    }
     let ifname = spec.ifname.clone();
     Ok(TunFacts { ifname, ifindex: link.index, vnet_hdr: true, offloads, ipv6_off, stale_packets: 0 })
 }
@@ -195,8 +203,7 @@ fn through(ifindex: u32, source: Ipv4Addr, destination: Ipv4Addr, prefix_len: u8
     Route { destination: destination.into(), prefix_len, to, metric: 0 }
 }
 
-fn fallback() -> Route {
-    let (destination, prefix_len) = CONTAINER_PREFIX;
+fn fallback((destination, prefix_len): (Ipv4Addr, u8)) -> Route {
     Route { destination: destination.into(), prefix_len, to: RouteTo::Unreachable, metric: FALLBACK_METRIC }
 }
 

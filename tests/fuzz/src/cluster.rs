@@ -9,7 +9,7 @@ use peerd::gossip::{
     AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, Identity, InviteSpec, OperationId, Output, Space,
     Stored, Token, identity,
 };
-use peerd::membership::Role;
+use peerd::membership::{Role, State};
 use peerd::model::{AttachmentId, ClusterId, NetworkId, NodeId, WgSecret};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -145,6 +145,8 @@ fn container(id: [u8; 8], network: &NetworkId) -> AttachSpec {
         number: None,
         version: None,
         service: "web".parse().expect("a label"),
+        server: None,
+        state: State::Ready,
         public_key: WgSecret::random(&mut ChaCha20Rng::from_seed([id[0]; 32])).public(),
         space: Space::Containers,
     }

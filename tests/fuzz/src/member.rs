@@ -88,6 +88,7 @@ impl Program<'_> {
                 number: u32::from(self.byte()).max(1),
                 version: None,
                 service: "web".parse().ok()?,
+                server: None,
                 public_key: WgPublicKey::try_from([self.byte() | 9; 32]).ok()?,
                 state: State::Ready,
             }),

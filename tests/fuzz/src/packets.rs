@@ -51,6 +51,7 @@ fn membership() -> Membership {
             number: u32::from(last),
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
             public_key: secret(last).public(),
             state: State::Ready,
             rev: Rev(1),
@@ -180,10 +181,11 @@ pub fn dns(query: &[u8]) -> bool {
         address: address(1),
         app: "shop".parse().expect("a label"),
         version: None,
+        node: NodeId([1; 32]),
     };
     let (mut out, mut answered) = (Vec::new(), false);
     for (transport, len_max) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
-        match Resolver::new().answer(&membership, &caller, query, transport, &mut out) {
+        match Resolver::default().answer(&membership, &caller, (query, transport), Instant::now(), &mut out) {
             Outcome::Dropped(_) => assert!(out.is_empty(), "a query was dropped and answered"),
             Outcome::Answered | Outcome::Forward => {
                 answered = true;

@@ -139,6 +139,7 @@ async fn two_planes_on(kernels: [Kernel; 2]) -> [Plane; 2] {
             number: u32::from(last),
             version: None,
             service: "web".parse().expect("a label"),
+            server: None,
             public_key: secret(last).public(),
             state: State::Ready,
             rev: Rev(1),

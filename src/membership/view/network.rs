@@ -1,0 +1,344 @@
+//! A private network: its containers, and what its owners say of their applications.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::{Container, Role};
+use crate::model::{AppDef, Generation, Label, NetworkId, NodeId, Rev, Vni, WgPublicKey};
+
+/// Who said it how late: of definitions the highest counts, of claims the lowest holds.
+pub type Order = (Rev, NodeId);
+
+/// A private network that this node is granted.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub id: NetworkId,
+    /// The name that its creator gave it, beside its id.
+    pub name: Option<Label>,
+    pub vni: Vni,
+    /// Whether it forwards no names to the outside.
+    pub internal: bool,
+    pub creator: NodeId,
+    /// The newest generation of its secret, with the secret's hash.
+    pub secret: Option<(Generation, [u8; 32])>,
+    pub grants: BTreeMap<NodeId, Role>,
+    containers: BTreeMap<Ipv4Addr, Arc<Container>>,
+    by_key: HashMap<WgPublicKey, Ipv4Addr>,
+    apps: BTreeMap<Label, App>,
+    /// Whose a namespace is that a service file names.
+    namespaces: BTreeMap<Label, Label>,
+    edition: u32,
+}
+
+/// What is known of an application. It is there as long as one of its parts is.
+#[derive(Debug, Clone, Default)]
+struct App {
+    def: Option<(Order, Arc<AppDef>)>,
+    /// The versions that were deployed, with when.
+    deploys: BTreeMap<String, Order>,
+    types: BTreeMap<Label, Type>,
+    services: BTreeMap<Label, BTreeSet<Ipv4Addr>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Type {
+    addresses: BTreeSet<Ipv4Addr>,
+    /// Who answers to a number.
+    numbers: BTreeMap<u32, Ipv4Addr>,
+}
+
+impl Network {
+    /// A network without containers and grants.
+    pub fn new(id: NetworkId, vni: Vni, creator: NodeId) -> Self {
+        Self {
+            id,
+            name: None,
+            vni,
+            internal: false,
+            creator,
+            secret: None,
+            grants: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            by_key: HashMap::new(),
+            apps: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            edition: 0,
+        }
+    }
+
+    /// What people call it: its name, else its id.
+    pub fn display_name(&self) -> &str {
+        self.name.as_ref().map_or(self.id.as_str(), Label::as_str)
+    }
+
+    /// A number that changes when a container comes, goes or changes its state, or when a definition does, and is the same
+    /// wherever the same ones are seen. It need not count upwards.
+    pub fn edition(&self) -> u32 {
+        self.edition
+    }
+
+    /// Puts a container in. Of two with one number the lower (rev, node) holds it.
+    pub fn insert_container(&mut self, container: Arc<Container>) {
+        self.remove_container(container.address);
+        let address = container.address;
+        let app = self.apps.entry(container.app.clone()).or_default();
+        app.services.entry(container.service.clone()).or_default().insert(address);
+        let kind = app.types.entry(container.kind.clone()).or_default();
+        kind.addresses.insert(address);
+        let older = kind.numbers.get(&container.number).and_then(|held| self.containers.get(held));
+        if older.is_none_or(|held| (container.rev, container.node) < (held.rev, held.node)) {
+            kind.numbers.insert(container.number, address);
+        }
+        self.by_key.insert(container.public_key, address);
+        self.edition = self.edition.wrapping_add(container.edition());
+        self.containers.insert(address, container);
+    }
+
+    /// Takes the container at `address` out.
+    pub fn remove_container(&mut self, address: Ipv4Addr) -> Option<Arc<Container>> {
+        let old = self.containers.remove(&address)?;
+        self.edition = self.edition.wrapping_sub(old.edition());
+        if self.by_key.get(&old.public_key) == Some(&address) {
+            self.by_key.remove(&old.public_key);
+        }
+        let app = self.apps.get_mut(&old.app)?;
+        remove_address(&mut app.services, &old.service, address);
+        if let Some(kind) = app.types.get_mut(&old.kind) {
+            kind.addresses.remove(&address);
+            if kind.numbers.get(&old.number) == Some(&address) {
+                kind.numbers.remove(&old.number);
+                let others = kind.addresses.iter().filter_map(|address| self.containers.get(address));
+                if let Some(heir) = others.filter(|c| c.number == old.number).min_by_key(|c| (c.rev, c.node)) {
+                    kind.numbers.insert(old.number, heir.address);
+                }
+            }
+            if kind.addresses.is_empty() {
+                app.types.remove(&old.kind);
+            }
+        }
+        self.forget_if_empty(&old.app);
+        Some(old)
+    }
+
+    /// Defines an application that has no definition yet, said in this order.
+    pub fn define_app(&mut self, order: Order, def: Arc<AppDef>) {
+        let bytes = minicbor::to_vec(&*def).expect("a Vec takes every byte");
+        let mark = blake3::hash(&bytes);
+        let [a, b, c, d, ..] = *mark.as_bytes();
+        self.edition = self.edition.wrapping_add(u32::from_be_bytes([a, b, c, d]));
+        let holder = self.namespaces.get(&def.namespace).and_then(|app| self.apps.get(app)?.def.as_ref());
+        if holder.is_none_or(|(held, _)| order < *held) {
+            self.namespaces.insert(def.namespace.clone(), def.id.clone());
+        }
+        let app = def.id.clone();
+        self.apps.entry(app).or_default().def = Some((order, def));
+    }
+
+    /// A version of an application was deployed, said in this order.
+    pub fn deploy(&mut self, app: Label, version: String, order: Order) {
+        let deployed = self.apps.entry(app).or_default().deploys.entry(version).or_insert(order);
+        *deployed = (*deployed).max(order);
+    }
+
+    fn forget_if_empty(&mut self, id: &Label) {
+        let is_empty = |app: &App| app.def.is_none() && app.deploys.is_empty() && app.types.is_empty();
+        if self.apps.get(id).is_some_and(is_empty) {
+            self.apps.remove(id);
+        }
+    }
+
+    /// The containers, by address.
+    pub fn containers(&self) -> impl ExactSizeIterator<Item = &Arc<Container>> {
+        self.containers.values()
+    }
+
+    pub fn container_at(&self, address: Ipv4Addr) -> Option<&Arc<Container>> {
+        self.containers.get(&address)
+    }
+
+    pub fn container_by_key(&self, key: WgPublicKey) -> Option<&Arc<Container>> {
+        self.containers.get(self.by_key.get(&key)?)
+    }
+
+    /// The container that answers to `number` of an application's type.
+    pub fn container_numbered(&self, app: &str, kind: &str, number: u32) -> Option<&Arc<Container>> {
+        self.containers.get(self.apps.get(app)?.types.get(kind)?.numbers.get(&number)?)
+    }
+
+    /// The application of this name, if it has a container here or a definition.
+    pub fn app(&self, text: &str) -> Option<&Label> {
+        self.apps.get_key_value(text).filter(|(_, app)| app.is_declared()).map(|(id, _)| id)
+    }
+
+    /// The type of this name, if the application has a container of it here, or defines a service that is called so.
+    pub fn kind(&self, app: &str, text: &str) -> Option<&Label> {
+        let app = self.apps.get(app)?;
+        let attached = app.types.get_key_value(text).map(|(kind, _)| kind);
+        attached.or_else(|| Some(app.def()?.services.get_key_value(text)?.0))
+    }
+
+    /// The applications that have a container here or a definition.
+    pub fn apps(&self) -> impl Iterator<Item = &Label> {
+        self.apps.iter().filter(|(_, app)| app.is_declared()).map(|(id, _)| id)
+    }
+
+    /// The types of an application that have a container here; none if the application has none.
+    pub fn kinds(&self, app: &str) -> impl Iterator<Item = &Label> {
+        self.apps.get(app).into_iter().flat_map(|app| app.types.keys())
+    }
+
+    /// The services that an application's containers declare, databases' types among them.
+    pub fn attached_services(&self, app: &str) -> impl Iterator<Item = &Label> {
+        self.apps.get(app).into_iter().flat_map(|app| app.services.keys())
+    }
+
+    /// The containers of one type of an application, by address.
+    pub fn containers_of(&self, app: &str, kind: &str) -> impl Iterator<Item = &Arc<Container>> {
+        let addresses = self.apps.get(app).and_then(|app| Some(&app.types.get(kind)?.addresses));
+        self.at(addresses)
+    }
+
+    /// The containers of one service of an application, or of a database by its type, by address.
+    pub fn containers_serving(&self, app: &str, service: &str) -> impl Iterator<Item = &Arc<Container>> {
+        let addresses = self.apps.get(app).and_then(|app| app.services.get(service));
+        self.at(addresses)
+    }
+
+    fn at<'a>(&'a self, addresses: Option<&'a BTreeSet<Ipv4Addr>>) -> impl Iterator<Item = &'a Arc<Container>> {
+        addresses.into_iter().flatten().filter_map(|address| self.containers.get(address))
+    }
+
+    /// The lowest number that no container of this type holds in view.
+    pub fn free_number(&self, app: &str, kind: &str) -> u32 {
+        let held = self.apps.get(app).and_then(|app| app.types.get(kind));
+        (1..).find(|n| !held.is_some_and(|held| held.numbers.contains_key(n))).unwrap_or(u32::MAX)
+    }
+
+    /// What the service file of an application says.
+    pub fn definition(&self, app: &str) -> Option<&Arc<AppDef>> {
+        self.apps.get(app)?.def.as_ref().map(|(_, def)| def)
+    }
+
+    /// The applications' definitions, with when they were said.
+    pub fn definitions(&self) -> impl Iterator<Item = (Order, &Arc<AppDef>)> {
+        self.apps.values().filter_map(|app| app.def.as_ref()).map(|(order, def)| (*order, def))
+    }
+
+    /// The application whose namespace is called so: the one whose definition says it, of several the first to do so;
+    /// else the application of this id, if it is here without a definition.
+    pub fn app_of_namespace(&self, text: &str) -> Option<&Label> {
+        let undefined = || self.app(text).filter(|app| self.definition(app.as_str()).is_none());
+        self.namespaces.get(text).or_else(undefined)
+    }
+
+    /// When this version of an application was deployed last, if it was.
+    pub fn deployed(&self, app: &str, version: &str) -> Option<Order> {
+        self.apps.get(app)?.deploys.get(version).copied()
+    }
+
+    /// The versions of an application that were deployed, the latest last.
+    pub fn deploys(&self, app: &str) -> Vec<(Order, &str)> {
+        let deploys = self.apps.get(app).into_iter().flat_map(|app| &app.deploys);
+        let mut deploys: Vec<_> = deploys.map(|(version, order)| (*order, version.as_str())).collect();
+        deploys.sort_unstable();
+        deploys
+    }
+}
+
+impl App {
+    fn def(&self) -> Option<&AppDef> {
+        self.def.as_ref().map(|(_, def)| &**def)
+    }
+
+    /// Whether names of it exist: that versions of it were deployed once makes none.
+    fn is_declared(&self) -> bool {
+        self.def.is_some() || !self.types.is_empty()
+    }
+}
+
+fn remove_address(index: &mut BTreeMap<Label, BTreeSet<Ipv4Addr>>, name: &Label, address: Ipv4Addr) {
+    if let Some(addresses) = index.get_mut(name) {
+        addresses.remove(&address);
+        if addresses.is_empty() {
+            index.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::State;
+    use crate::model::{AttachmentId, WgSecret};
+    use rand_core::SeedableRng;
+
+    fn container(last: u8, number: u32, rev: u64) -> Arc<Container> {
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(u64::from(last));
+        Arc::new(Container {
+            id: AttachmentId([last; 8]),
+            node: NodeId([last; 32]),
+            address: Ipv4Addr::new(10, 240, 0, last),
+            app: "shop".parse().expect("a label"),
+            kind: "web".parse().expect("a label"),
+            number,
+            version: None,
+            service: "web".parse().expect("a label"),
+            server: None,
+            public_key: WgSecret::random(&mut rng).public(),
+            state: State::Ready,
+            rev: Rev(rev),
+        })
+    }
+
+    fn network() -> Network {
+        Network::new("pn-a".parse().expect("a label"), Vni::try_from(7).expect("a VNI"), NodeId([1; 32]))
+    }
+
+    #[test]
+    fn of_two_holders_of_a_number_the_lower_rev_answers_and_the_other_is_its_heir() {
+        for order in [[0, 1], [1, 0]] {
+            let both = [container(1, 1, 9), container(2, 1, 4)];
+            let mut network = network();
+            for i in order {
+                network.insert_container(both[i].clone());
+            }
+            assert_eq!(network.container_numbered("shop", "web", 1), Some(&both[1]));
+            network.remove_container(both[1].address);
+            assert_eq!(network.container_numbered("shop", "web", 1), Some(&both[0]));
+        }
+    }
+
+    #[test]
+    fn the_edition_follows_the_containers_and_not_their_order() {
+        let (mut one, mut other) = (network(), network());
+        let empty = one.edition();
+        let [a, b] = [container(1, 1, 1), container(2, 2, 2)];
+        let draining = Arc::new(Container { state: State::Draining, ..(*b).clone() });
+        for container in [&a, &b] {
+            one.insert_container(container.clone());
+        }
+        for container in [&draining, &a, &b] {
+            other.insert_container(container.clone());
+        }
+        let both = one.edition();
+        assert_eq!(both, other.edition());
+        one.insert_container(draining);
+        assert!(one.edition() != both && both != empty);
+        one.remove_container(b.address);
+        assert!(one.edition() != both);
+        one.remove_container(a.address);
+        assert_eq!(one.edition(), empty);
+    }
+
+    #[test]
+    fn an_application_without_containers_is_no_name_any_more() {
+        let mut network = network();
+        let only = container(1, 1, 1);
+        network.insert_container(only.clone());
+        assert_eq!((network.apps().count(), network.free_number("shop", "web")), (1, 2));
+        network.remove_container(only.address);
+        assert_eq!((network.apps().count(), network.kinds("shop").count()), (0, 0));
+        assert_eq!(network.container_by_key(only.public_key), None);
+    }
+}

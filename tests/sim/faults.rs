@@ -1,0 +1,204 @@
+//! Faults and the workload, mixed by chance: one act at a time.
+
+use std::time::Duration;
+
+use peerd::membership::Role;
+use peerd::model::NetworkId;
+
+use crate::wires::below;
+use crate::world::World;
+
+/// How many nodes there are at most.
+const NODE_COUNT_MAX: usize = 8;
+
+/// One thing that happens.
+#[derive(Clone, Copy)]
+enum Act {
+    Attach,
+    Detach,
+    Rekey,
+    Grant,
+    Ungrant,
+    Invite,
+    Join,
+    Crash,
+    Start,
+    Cut,
+    Isolate,
+    Heal,
+    Refuse,
+    Snapshot,
+    RollBack,
+    CalmRollBack,
+    Clone,
+    Expel,
+}
+
+/// How often each act comes, in a thousand.
+const ACTS: [(Act, u64); 18] = [
+    (Act::Attach, 330),
+    (Act::Detach, 120),
+    (Act::Rekey, 90),
+    (Act::Grant, 50),
+    (Act::Ungrant, 15),
+    (Act::Invite, 25),
+    (Act::Join, 25),
+    (Act::Crash, 70),
+    (Act::Start, 110),
+    (Act::Cut, 40),
+    (Act::Isolate, 15),
+    (Act::Heal, 40),
+    (Act::Refuse, 25),
+    (Act::Snapshot, 25),
+    (Act::RollBack, 4),
+    (Act::CalmRollBack, 4),
+    (Act::Clone, 2),
+    (Act::Expel, 10),
+];
+
+/// One thing happens.
+pub fn act(world: &mut World) {
+    let total = ACTS.iter().map(|(_, weight)| weight).sum();
+    let mut drawn = below(&mut world.rng, total);
+    let act = ACTS.iter().find(|(_, weight)| {
+        let hit = drawn < *weight;
+        drawn = drawn.wrapping_sub(*weight);
+        hit
+    });
+    let Some((act, _)) = act else { return };
+    let at = below(&mut world.rng, world.nodes.len() as u64) as usize;
+    let other = below(&mut world.rng, world.nodes.len() as u64) as usize;
+    let network = one_network(world);
+    let runs = world.nodes[at].machine.is_some();
+    let is_clone = world.nodes[at].clone_of.is_some();
+    match act {
+        Act::Attach if runs && !is_clone => world.attach(at, &network),
+        Act::Detach if runs => world.detach(at),
+        Act::Rekey if runs => world.rekey(at),
+        Act::Grant => {
+            let role = if below(&mut world.rng, 4) == 0 { Role::Owner } else { Role::Host };
+            let (from, node) = (owner(world, at), world.nodes[other].id());
+            world.grant(from, &network, node, role);
+        }
+        Act::Ungrant if other != 0 => {
+            let (from, node) = (owner(world, at), world.nodes[other].id());
+            world.ungrant(from, &network, node);
+        }
+        Act::Invite if world.book.tokens.is_empty() => world.invite(0, vec![network]),
+        Act::Join if world.nodes.len() < NODE_COUNT_MAX => world.join(),
+        Act::Crash if runs => {
+            world.report.crashes += 1;
+            world.crash(at);
+        }
+        Act::Start => start_one(world),
+        Act::Cut if at != other => {
+            world.report.cuts += 1;
+            world.cut(at, other);
+        }
+        Act::Isolate => isolate(world, at),
+        Act::Heal => {
+            world.tell(|| "the cuts end".to_owned());
+            world.wires.heal();
+        }
+        Act::Refuse => {
+            let refuses = !world.nodes[at].disk.refuses;
+            world.tell(|| format!("the disk of node {at} refuses: {refuses}"));
+            world.nodes[at].disk.refuses = refuses;
+        }
+        Act::Snapshot => world.nodes[at].disk.snapshot(),
+        Act::RollBack if !is_clone => roll_back(world, at),
+        Act::CalmRollBack if !is_clone => calm_roll_back(world, at),
+        Act::Clone if world.nodes[at].is_member() && !is_clone && world.nodes.len() < NODE_COUNT_MAX => {
+            taint(world, at);
+            world.tell(|| format!("node {at} is copied"));
+            let clone = world.clone_of(at);
+            world.start_node(clone);
+        }
+        Act::Expel if world.nodes[other].id() != world.nodes[0].id() && world.nodes.len() > 3 => {
+            let node = world.nodes[other].id();
+            world.expel(0, node);
+        }
+        _ => {}
+    }
+}
+
+fn one_network(world: &mut World) -> NetworkId {
+    let count = world.book.networks.len() as u64;
+    let chosen = below(&mut world.rng, count) as usize;
+    world.book.networks[chosen].clone()
+}
+
+/// Who is asked to grant: mostly the creator.
+fn owner(world: &mut World, at: usize) -> usize {
+    if below(&mut world.rng, 4) == 0 { at } else { 0 }
+}
+
+fn start_one(world: &mut World) {
+    let down: Vec<usize> = (0..world.nodes.len()).filter(|at| world.nodes[*at].machine.is_none()).collect();
+    if let Some(at) = down.get(below(&mut world.rng, down.len() as u64) as usize).copied() {
+        world.start_node(at);
+    }
+}
+
+fn isolate(world: &mut World, at: usize) {
+    world.report.cuts += 1;
+    for other in (0..world.nodes.len()).filter(|other| *other != at) {
+        world.cut(at, other);
+        world.cut(other, at);
+    }
+}
+
+/// What this node alone knew may be lost, and its networks' addresses are excused.
+fn taint(world: &mut World, at: usize) {
+    world.nodes[at].tainted = true;
+    let node = world.nodes[at].id();
+    let granted = world.book.ever_granted.iter().filter(|(_, of)| *of == node);
+    world.book.excused.extend(granted.map(|(network, _)| network.clone()));
+}
+
+fn roll_back(world: &mut World, at: usize) {
+    if !world.nodes[at].disk.has_snapshot() {
+        return;
+    }
+    taint(world, at);
+    world.tell(|| format!("node {at} is set back"));
+    world.report.rolled_back += 1;
+    world.crash(at);
+    world.nodes[at].disk.roll_back();
+    world.start_node(at);
+}
+
+/// A node is set back where all others run, know what it did, and are there to be asked. Until a node asks them before it
+/// uses an address, its networks' addresses are excused all the same.
+fn calm_roll_back(world: &mut World, at: usize) {
+    if !world.nodes[at].is_member() || world.nodes.iter().any(|node| node.clone_of.is_some()) {
+        return;
+    }
+    end_faults(world);
+    world.run(Duration::from_secs(8));
+    roll_back(world, at);
+    for _ in 0..40 {
+        world.run(Duration::from_millis(100));
+        let network = one_network(world);
+        let host = if below(&mut world.rng, 2) == 0 { at } else { 0 };
+        world.attach(host, &network);
+    }
+    world.run(Duration::from_secs(32));
+}
+
+/// Nothing fails any more, everybody runs, and copies of a node are gone.
+pub fn end_faults(world: &mut World) {
+    world.tell(|| "all faults end".to_owned());
+    world.wires.be_calm();
+    for at in 0..world.nodes.len() {
+        world.nodes[at].disk.refuses = false;
+        let runs = world.nodes[at].machine.is_some();
+        if world.nodes[at].clone_of.is_some() {
+            if runs {
+                world.crash(at);
+            }
+        } else if !runs {
+            world.start_node(at);
+        }
+    }
+}
