@@ -71,6 +71,10 @@ impl Problems {
     pub fn first(&self) -> &Problem {
         &self.0[0]
     }
+
+    pub fn last(&self) -> &Problem {
+        &self.0[self.0.len() - 1]
+    }
 }
 
 impl From<Problem> for Problems {
