@@ -24,6 +24,7 @@ mod restart;
 mod rig;
 mod run;
 mod sabotage;
+mod service_file;
 mod spoofing;
 mod stop;
 mod survival;

@@ -202,7 +202,7 @@ pub fn number(text: &str, key: &str, at: Mark, report: &mut Report) -> Option<No
             }
             _ => (format!("{} is no port number", shown(text)), EXAMPLE),
         };
-        report.error(at, what, format!("a {key} port is a number from 1 to 65535"), hint);
+        report.error(at, what, format!("{key}: a port is a number from 1 to 65535"), hint);
     }
     value
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod laws;
 mod refusals;
+mod schema;
 
 use super::*;
 use crate::model::PortDef;
