@@ -17,7 +17,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { network: network("pn-a", 1, "demo"), resolver: Resolver::default(), now: Instant::now() }
+        Self { network: network("pn-a", 1, "demo"), resolver: Resolver::default(), now: start() }
     }
 
     /// A container 10.240.0.LAST of this version, on this node.

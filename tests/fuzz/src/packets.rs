@@ -185,7 +185,7 @@ pub fn dns(query: &[u8]) -> bool {
     };
     let (mut out, mut answered) = (Vec::new(), false);
     for (transport, len_max) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
-        match Resolver::default().answer(&membership, &caller, (query, transport), Instant::now(), &mut out) {
+        match Resolver::default().answer(&membership, &caller, (query, transport), start(), &mut out) {
             Outcome::Dropped(_) => assert!(out.is_empty(), "a query was dropped and answered"),
             Outcome::Answered | Outcome::Forward => {
                 answered = true;
