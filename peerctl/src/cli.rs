@@ -93,6 +93,13 @@ pub enum Verb {
     Container(Container),
     /// Same as `container ls`
     Ps(ContainerLs),
+    /// Define an application's services as its file says, in the place of what defined them before
+    Apply(Apply),
+    /// Check a service file; needs no node
+    Validate(Validate),
+    /// Services and databases
+    #[command(subcommand, arg_required_else_help = true)]
+    Service(Service),
     /// List the private domain names of an application
     #[command(alias = "private-networks-domain-names")]
     DomainNames {
@@ -264,6 +271,53 @@ pub struct Exec {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// The service file, or `-` for standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub file: PathBuf,
+    /// The application, for a file that does not say it
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub file: Validate,
+    /// The network, by name or id; may be left out when the node holds one
+    #[arg(long, value_name = "N")]
+    pub network: Option<String>,
+    /// Only tell what would change
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    /// The services of the networks that this node holds, from service files and from containers
+    Ls {
+        /// Only this network's
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+        /// Only this application's
+        #[arg(long, value_name = "APP")]
+        app: Option<String>,
+    },
+    /// One service whole: its names, ports and containers
+    Inspect {
+        /// The service: NAME, NAME.NAMESPACE, or TYPE-SERVER of a database
+        #[arg(value_name = "S")]
+        service: String,
+        /// The application, where several have a service of this name
+        #[arg(long, value_name = "APP")]
+        app: Option<String>,
+        /// The network, by name or id; may be left out when the node holds one
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use peerd::control::{
-    ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DropRow, EventRow, NetworkDetail, NetworkRow,
-    NodeRow, Status,
+    Applied, ChangeRow, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DropRow, EventRow,
+    NetworkDetail, NetworkRow, NodeRow, ServiceDetail, ServiceRow, Status,
 };
 
 use crate::cli::Color;
@@ -174,6 +174,65 @@ pub fn container(detail: &ContainerDetail) -> String {
     lines.iter().map(|(key, value)| format!("{key:<11} {}\n", printable(value))).collect()
 }
 
+/// A line for each difference, the sign in front.
+pub fn changes(applied: &Applied) -> String {
+    let sign = |op: &str| match op {
+        "add" => '+',
+        "remove" => '-',
+        _ => '~',
+    };
+    let line = |ChangeRow { op, subject, detail }: &ChangeRow| {
+        let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+        printable(&format!("{} {subject}{detail}", sign(op))) + "\n"
+    };
+    applied.changes.iter().map(line).collect()
+}
+
+pub fn services(rows: &[ServiceRow]) -> String {
+    table(
+        ["SERVICE", "APP", "NAMESPACE", "NETWORK", "KIND", "READY", "DNS", "PORTS"],
+        rows.iter().map(|row| {
+            let directives = match row.kind.as_str() {
+                "database" => "-".to_owned(),
+                _ => format!("{}, {}", row.dns_behaviour, row.load_balancing),
+            };
+            [
+                row.name.clone(),
+                row.app.clone(),
+                or_dash(row.namespace.as_deref()),
+                row.network.clone(),
+                row.kind.clone(),
+                format!("{}/{}", row.ready, row.containers),
+                directives,
+                or_dash(Some(row.ports.join(" ").as_str()).filter(|ports| !ports.is_empty())),
+            ]
+        }),
+    )
+}
+
+pub fn service(detail: &ServiceDetail) -> String {
+    let row = &detail.row;
+    let defined = if row.defined { "by a service file" } else { "by its containers only" };
+    let mut lines = vec![
+        (row.kind.as_str(), row.name.clone()),
+        ("application", row.app.clone()),
+        ("network", row.network.clone()),
+        ("declared", defined.to_owned()),
+    ];
+    if row.kind == "service" {
+        lines.push(("dns", format!("{}, {}", row.dns_behaviour, row.load_balancing)));
+    }
+    lines.extend(row.ports.iter().map(|port| ("port", port.clone())));
+    lines.extend(row.traffic_matches.iter().map(|name| ("match", name.clone())));
+    lines.extend(detail.names.iter().map(|name| ("name", format!("{name} within {}", row.app))));
+    lines.extend(detail.names_elsewhere.iter().map(|name| ("name", name.clone())));
+    let mut out: String = lines.iter().map(|(key, value)| format!("{key:<11} {}\n", printable(value))).collect();
+    if !detail.containers_serving.is_empty() {
+        let _ = write!(out, "\n{}", containers(&detail.containers_serving));
+    }
+    out
+}
+
 /// The records as a zone file has them.
 pub fn records(answer: &DnsAnswer) -> String {
     let line = |record: &DnsRecord| {
@@ -307,6 +366,55 @@ mod tests {
             endpoints: vec!["192.0.2.1:51790".into(), "[2001:db8::1]:51790".into()],
         };
         insta::assert_snapshot!(nodes(&[node("a", "self", Some(1)), node("node-2", "unreachable", None)]));
+    }
+
+    #[test]
+    fn services_are_a_table_and_one_is_told_whole() {
+        let row = |name: &str, kind: &str, ports: &[&str]| ServiceRow {
+            name: name.into(),
+            network: "demo".into(),
+            app: "shop".into(),
+            namespace: Some("front".into()).filter(|_| kind == "service"),
+            kind: kind.into(),
+            defined: kind == "service",
+            ports: ports.iter().map(|&port| port.into()).collect(),
+            traffic_matches: vec!["app.example.com".into()],
+            dns_behaviour: "versioned".into(),
+            load_balancing: "sticky".into(),
+            containers: 3,
+            ready: 2,
+        };
+        let web = row("web", "service", &["3000:80:443", "{ container: 53, udp: 53 }"]);
+        insta::assert_snapshot!(services(&[
+            web.clone(),
+            row("mysql-default", "database", &["3306"]),
+            row("a", "service", &[])
+        ]));
+        let names_elsewhere = vec!["web.front".into(), "web.front.svc.private-network.internal".into()];
+        let detail = ServiceDetail { row: web, names: vec!["web".into()], names_elsewhere, containers_serving: vec![] };
+        insta::assert_snapshot!(service(&detail));
+    }
+
+    #[test]
+    fn a_difference_is_a_line_that_cannot_steer_the_terminal() {
+        let change = |op: &str, detail: Option<&str>| ChangeRow {
+            op: op.into(),
+            subject: "service web".into(),
+            detail: detail.map(Into::into),
+        };
+        let applied = Applied {
+            network: "demo".into(),
+            app: "shop".into(),
+            namespace: "front".into(),
+            dry_run: true,
+            changes: vec![
+                change("add", None),
+                change("change", Some("port 1 -> \x1b[2J")),
+                change("remove", Some("port 2")),
+            ],
+        };
+        let told = "+ service web\n~ service web: port 1 -> \u{fffd}[2J\n- service web: port 2\n";
+        assert_eq!(changes(&applied), told);
     }
 
     #[test]

@@ -201,6 +201,73 @@ pub struct DomainNames {
     pub names: Vec<String>,
 }
 
+/// `apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub network: String,
+    pub app: String,
+    pub namespace: String,
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// What differs from the definition before; none if the file says what is said already.
+    pub changes: Vec<ChangeRow>,
+}
+
+/// One difference, in `apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// `add`, `remove` or `change`.
+    pub op: String,
+    /// What it is about: `service web`.
+    pub subject: String,
+    /// What about it: `port 3000:80`; none if it is the subject itself.
+    pub detail: Option<String>,
+}
+
+/// `validate`, which peerctl answers by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validated {
+    pub app: String,
+    pub namespace: String,
+    pub services: usize,
+    pub databases: usize,
+}
+
+/// A row of `service ls`: a service, or a server of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// `api`, `mysql-leopard`.
+    pub name: String,
+    pub network: String,
+    pub app: String,
+    /// What other applications write behind the name; none if another application holds it.
+    pub namespace: Option<String>,
+    /// `service` or `database`.
+    pub kind: String,
+    /// Whether a service file says it; else its containers do.
+    pub defined: bool,
+    /// In the short form where that says all.
+    pub ports: Vec<String>,
+    pub traffic_matches: Vec<String>,
+    pub dns_behaviour: String,
+    pub load_balancing: String,
+    /// How many containers serve it, and how many of them are to be found in DNS.
+    pub containers: usize,
+    pub ready: usize,
+}
+
+/// `service inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    #[serde(flatten)]
+    pub row: ServiceRow,
+    /// The names by which the application's own containers find it, the shortest first.
+    pub names: Vec<String>,
+    /// The names by which every container of the network finds it.
+    pub names_elsewhere: Vec<String>,
+    pub containers_serving: Vec<ContainerRow>,
+}
+
 /// A row of `drops`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropRow {

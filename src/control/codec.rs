@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, Warning};
 
-/// The longest request, in bytes: a token and a few names fit many times over.
-pub const REQUEST_LEN_MAX: usize = 64 * 1024;
+/// The longest request, in bytes: a service file fits, of which JSON makes twice as much at most (it has no control
+/// characters but line ends and tabs).
+pub const REQUEST_LEN_MAX: usize = 136 * 1024;
 
 /// One line of the node's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

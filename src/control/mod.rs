@@ -12,9 +12,9 @@ mod failure;
 mod request;
 
 pub use answer::{
-    Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames, DropRow, EventRow,
-    GrantRow, HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow,
-    NodeSelf, PeerRow, Status, Waited, Warning,
+    Applied, Attached, ChangeRow, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DnsRecord, DomainNames,
+    DropRow, EventRow, GrantRow, HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail,
+    NetworkRow, NodeRow, NodeSelf, PeerRow, ServiceDetail, ServiceRow, Status, Validated, Waited, Warning,
 };
 pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
 pub use failure::{ExitStatus, Failure};

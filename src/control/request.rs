@@ -24,6 +24,9 @@ pub enum Request {
     DnsQuery { name: String, kind: String, caller: String },
     DnsExplain { name: String, caller: String },
     DomainNames { app: Option<String>, network: Option<String> },
+    Apply { network: Option<String>, app: Option<String>, text: String, dry_run: bool },
+    ServiceLs { network: Option<String>, app: Option<String> },
+    ServiceInspect { service: String, network: Option<String>, app: Option<String> },
     Status,
     Drops,
     Wait { awaited: Awaited, timeout_s: u64 },
@@ -43,6 +46,9 @@ impl Request {
                 | Self::DnsQuery { .. }
                 | Self::DnsExplain { .. }
                 | Self::DomainNames { .. }
+                | Self::Apply { dry_run: true, .. }
+                | Self::ServiceLs { .. }
+                | Self::ServiceInspect { .. }
                 | Self::Status
                 | Self::Drops
                 | Self::Wait { .. }

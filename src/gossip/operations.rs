@@ -123,7 +123,10 @@ impl Gossip {
     }
 
     /// Whether this node owns the network.
-    pub(super) fn check_owner(&self, network: &NetworkId) -> Result<(), OperationError> {
+    ///
+    /// # Errors
+    /// It does not, or holds no such network.
+    pub fn check_owner(&self, network: &NetworkId) -> Result<(), OperationError> {
         let state = self.networks.get(network).ok_or_else(|| OperationError::NoNetwork(network.to_string()))?;
         if state.owners.contains(&self.me) { Ok(()) } else { Err(OperationError::NotOwner(network.clone())) }
     }

@@ -5,8 +5,13 @@
 //!
 //! This room imports `model` and `membership`.
 
+mod claims;
+mod diff;
+pub mod file;
 mod namespace;
 mod select;
 
+pub use claims::{Claim, Dispute, DisputeKind, Front, disputes};
+pub use diff::{Change, Op, diff};
 pub use namespace::is_public_suffix;
 pub use select::{Asker, ByPlace, ByVersion, Service, What, Why};

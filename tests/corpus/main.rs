@@ -57,4 +57,4 @@ macro_rules! replayed {
     };
 }
 
-replayed!(control, datagram, device, dns, frame, member, message, record, state, tcp, token, upstream);
+replayed!(control, datagram, device, dns, frame, member, message, record, service_file, state, tcp, token, upstream);

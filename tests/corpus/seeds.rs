@@ -20,6 +20,7 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "member" => programs(),
         "message" => return messages(),
         "record" => return records(),
+        "service_file" => service_files(),
         "state" => return files(),
         "tcp" => streams(),
         "token" => tokens(),
@@ -48,6 +49,33 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
         ("done", b"{\"done\":{\"data\":[{\"a\":1.5e300}],\"warnings\":[]}}\n".to_vec()),
         ("deep", [b"{\"done\":{\"data\":".as_slice(), &[b'['; 200], &[b']'; 200], b",\"warnings\":[]}}\n"].concat()),
         ("unknown", b"{\"reboot\":{\"now\":true}}\n".to_vec()),
+    ]
+}
+
+fn service_files() -> Vec<(&'static str, Vec<u8>)> {
+    let file = |text: &str| text.as_bytes().to_vec();
+    let whole = "application: { id: ap-1, name: Back Office, namespace: backoffice-workers }
+services:
+  web:
+    ports: [\"3000:80:443\", \"4000::8443\", 5000, { container: 3001, http: 8080, tcp: 25, udp: 111, name: admin }]
+    traffic_matches: [app.your_domain.com, \"*.anotherdomain.com\"]
+    dns_behaviour: versioned
+    load_balancing: roundrobin
+databases:
+  mysql: { primary: default, servers: { default: { port: 3306 }, leopard: } }
+  mongodb: { port: 27017 }
+";
+    vec![
+        ("whole", file(whole)),
+        ("plain", file("services:\n  api:\n    ports:\n    - container: 3000\n")),
+        ("alias", file("services: { web: &web { ports: [80] }, api: *web }\n")),
+        ("json", file("\u{feff}{\"services\": {\"web\": {\"ports\": [\"80:\"]}}}\r\n")),
+        ("block", file("%YAML 1.2\n---\n? services\n: web:\n    ports:\n    - |-\n     80\n    - '81'\n...\n")),
+        ("bomb", file("a: &a [x, x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n")),
+        ("deep", file("[[[[[[[[[[[[[[[[[[[[{")),
+        ("mapping", file("services: { web: { ports: [3000:80:, 4000::] } }\n")),
+        ("twice", file("services:\n  web:\n  WEB:\n  mysql-default: !t\ndatabases: { mysql: , mysql: }\n---\n")),
+        ("ports", file("services: { a: { ports: ['1:80', '2:80', '3::80', '0', ':1', '1:2:3:4'] } }\n")),
     ]
 }
 

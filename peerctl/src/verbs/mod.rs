@@ -3,6 +3,7 @@
 mod exec;
 mod join;
 mod run;
+mod services;
 mod wait;
 
 pub use run::causes;
@@ -101,6 +102,9 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             let request = Request::DnsExplain { name, caller: caller.id };
             session.show("dns.explain", &request, |told: &DnsExplanation| render::explanation(told))?;
         }
+        Verb::Apply(apply) => services::apply(&session, apply)?,
+        Verb::Validate(validate) => services::validate(&session, &validate)?,
+        Verb::Service(service) => services::service(&session, service)?,
         Verb::DomainNames { app, network } => {
             let request = Request::DomainNames { app, network };
             session.show("domain-names", &request, |names: &DomainNames| {

@@ -113,7 +113,12 @@ pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
     Ok(Answer::of(rows))
 }
 
-fn container_row(node: &Node, membership: &Membership, network: &Network, container: &Container) -> ContainerRow {
+pub(super) fn container_row(
+    node: &Node,
+    membership: &Membership,
+    network: &Network,
+    container: &Container,
+) -> ContainerRow {
     ContainerRow {
         id: container.id.to_string(),
         network: network.display_name().to_owned(),

@@ -9,6 +9,7 @@ mod failures;
 mod leave;
 mod look;
 mod names;
+mod services;
 mod wait;
 
 use serde::Serialize;
@@ -76,6 +77,13 @@ pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Re
         Request::DnsQuery { name, kind, caller } => names::query(node, &name, &kind, &caller).await,
         Request::DnsExplain { name, caller } => names::explain(node, &name, &caller),
         Request::DomainNames { app, network } => look::domain_names(node, app.as_deref(), network.as_deref()),
+        Request::Apply { network, app, text, dry_run } => {
+            services::apply(node, network.as_deref(), app.as_deref(), &text, dry_run).await
+        }
+        Request::ServiceLs { network, app } => services::list(node, network.as_deref(), app.as_deref()),
+        Request::ServiceInspect { service, network, app } => {
+            services::inspect(node, &service, network.as_deref(), app.as_deref())
+        }
         Request::Status => look::status(node).await,
         Request::Drops => look::drops(node).await,
         Request::Wait { awaited, timeout_s } => wait::wait(node, awaited, timeout_s, progress).await,

@@ -15,13 +15,13 @@ pub use member::member;
 pub use names::{tcp, upstream};
 pub use packets::{datagram, device, dns, frame, pair_of_routers};
 pub use records::{message, record, state};
-pub use texts::{control, token};
+pub use texts::{control, service_file, token};
 
 /// A function that is fuzzed, and the folder of its corpus.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("control", control),
     ("datagram", datagram),
     ("device", device),
@@ -30,6 +30,7 @@ pub const TARGETS: [Target; 12] = [
     ("member", member),
     ("message", message),
     ("record", record),
+    ("service_file", service_file),
     ("state", state),
     ("tcp", tcp),
     ("token", token),

@@ -1,7 +1,10 @@
-//! Texts: a token on standard input, a line on the control socket.
+//! Texts: a token on standard input, a line on the control socket, a service file.
 
 use peerd::control::{Frame, Request, decode_line, encode_line};
 use peerd::gossip::Token;
+use peerd::model::AppDef;
+use peerd::services::file::{DEF_LEN_MAX, Options, parse};
+use peerd::services::{diff, disputes};
 
 /// A token's text. What reads has one text of its own, which reads as the same token.
 pub fn token(bytes: &[u8]) -> bool {
@@ -20,4 +23,18 @@ pub fn control(bytes: &[u8]) -> bool {
         assert_eq!(decode_line::<Request>(&line).as_ref().ok(), Some(request));
     }
     request.is_some() | decode_line::<Frame>(bytes).is_ok()
+}
+
+/// A service file, of an application that it names or of another. What reads is a definition that can travel.
+pub fn service_file(bytes: &[u8]) -> bool {
+    let beside = Options { app: "ap-1".parse().ok() };
+    let Ok(parsed) = parse(bytes, &Options::default()).or_else(|_| parse(bytes, &beside)) else { return false };
+    let def = parsed.def;
+    assert!(def.is_sound(), "{def:?}");
+    assert!(disputes(&def, []).is_empty(), "its services take each other's ports");
+    assert!(diff(Some(&def), Some(&def)).is_empty() && !diff(None, Some(&def)).is_empty());
+    let record = minicbor::to_vec(&def).expect("a Vec takes every byte");
+    assert!(record.len() <= DEF_LEN_MAX);
+    assert_eq!(minicbor::decode::<AppDef>(&record).ok(), Some(def));
+    true
 }
