@@ -46,6 +46,18 @@ impl Host {
         self.folder.join("state")
     }
 
+    fn settings(&self) -> PathBuf {
+        self.folder.join("peerd.toml")
+    }
+
+    /// What stands in the settings file of the daemon from its next start on.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set(&self, settings: &str) -> Result<()> {
+        Ok(fs::write(self.settings(), settings)?)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.folder.join("peerd.sock")
     }
@@ -129,6 +141,9 @@ impl Host {
         let mut command = self.command(peerctl_binary()?);
         command.arg("daemon").args(["--name", &self.name, "--log", "debug"]);
         command.arg("--state-dir").arg(self.state_dir()).arg("--socket").arg(socket);
+        if self.settings().exists() {
+            command.arg("--config").arg(self.settings());
+        }
         Ok(command)
     }
 

@@ -56,6 +56,7 @@ impl Sticky {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::tests::start;
 
     const CALLER: AttachmentId = AttachmentId([1; 8]);
     const A: AttachmentId = AttachmentId([10; 8]);
@@ -64,7 +65,7 @@ mod tests {
     #[test]
     fn the_minute_slides_and_what_is_gone_is_given_no_more() {
         let (mut sticky, app) = (Sticky::default(), "shop".parse::<Label>().expect("a label"));
-        let mut now = Instant::now();
+        let mut now = start();
         let mut pick = |after_s, candidates: &[AttachmentId], fresh| {
             now += Duration::from_secs(after_s);
             sticky.pick(CALLER, (&app, "api"), now, candidates, || fresh)
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_a_caller_is_bounded_and_goes_with_it() {
-        let (mut sticky, app, now) = (Sticky::default(), "shop".parse::<Label>().expect("a label"), Instant::now());
+        let (mut sticky, app, now) = (Sticky::default(), "shop".parse::<Label>().expect("a label"), start());
         for n in 0..10 * NAMES_MAX {
             sticky.pick(CALLER, (&app, &format!("s{n}")), now, &[A], || A);
         }

@@ -146,6 +146,11 @@ fn queries() -> Vec<(&'static str, Vec<u8>)> {
         ("loop", looped),
         ("response", [&[0x12, 0x34, 0x81, 0], &query(&shop, 1, &[])[4..]].concat()),
         ("short", vec![0x12, 0x34, 1]),
+        ("service", query(&["web"], 1, &[])),
+        ("service-suffix", query(&["Web", "cloud66", "local"], 1, &[])),
+        ("service-namespace", query(&["web", "backoffice"], 28, &[])),
+        ("service-port", query(&["_admin", "_tcp", "web"], 33, &[])),
+        ("services", query(&["_services", "svc", "private-network", "internal"], 16, &[])),
     ]
 }
 

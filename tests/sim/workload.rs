@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerd::gossip::{AttachSpec, Done, InviteSpec, OperationError, Space};
-use peerd::membership::Role;
+use peerd::membership::{Role, State};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgPublicKey, WgSecret};
 
 use crate::book::{Phase, Promise};
@@ -75,8 +75,19 @@ impl World {
         let (app, kind) = ("shop".parse().expect("a label"), "web".parse().expect("a label"));
         let service = "web".parse().expect("a label");
         let (number, version) = (None, None);
-        let spec =
-            AttachSpec { id, network: network.clone(), app, kind, number, version, service, public_key: key, space };
+        let spec = AttachSpec {
+            id,
+            network: network.clone(),
+            app,
+            kind,
+            number,
+            version,
+            service,
+            server: None,
+            state: State::Ready,
+            public_key: key,
+            space,
+        };
         let promise = Promise {
             host: at,
             network: network.clone(),

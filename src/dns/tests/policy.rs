@@ -17,7 +17,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { network: network("pn-a", 1, "demo"), resolver: Resolver::default(), now: Instant::now() }
+        Self { network: network("pn-a", 1, "demo"), resolver: Resolver::default(), now: start() }
     }
 
     /// A container 10.240.0.LAST of this version, on this node.
@@ -361,4 +361,88 @@ fn each_step_of_a_choice_is_told() {
         }
     }
     insta::assert_snapshot!(told);
+}
+
+/// A container as chance has it: service, version, whether it is here, state.
+type Drawn = (usize, usize, bool, usize);
+
+/// An order of deploys, the versions of [`VERSIONS`] by place.
+type Deploys = Vec<usize>;
+
+const NAMES: [&str; 3] = ["api", "web", "mysql"];
+const VERSIONS: [Option<&str>; 4] = [None, Some("v1"), Some("v2"), Some("v10")];
+const STATES: [State; 3] = [State::Ready, State::Draining, State::Starting];
+
+fn drawn(containers: &[Drawn], deploys: &Deploys, load_balancing: LoadBalancing) -> World {
+    let mut world = World::new();
+    for (at, (name, version, here, state)) in containers.iter().enumerate() {
+        let last = at as u8 + 1;
+        world.put(last, NAMES[*name], VERSIONS[*version], if *here { HERE } else { THERE });
+        world.change(last, |container| {
+            container.state = STATES[*state];
+            container.server = (NAMES[*name] == "mysql").then(|| label("default"));
+        });
+    }
+    for (at, version) in deploys.iter().enumerate() {
+        if let Some(version) = VERSIONS[*version] {
+            world.deploy(version, at as u64 + 1);
+        }
+    }
+    world.define(|def| {
+        for name in ["api", "web"] {
+            def.services.insert(label(name), ServiceDef { load_balancing, ..ServiceDef::default() });
+        }
+    });
+    world
+}
+
+proptest::proptest! {
+    #[test]
+    fn an_answer_is_ready_of_one_version_and_as_near_as_it_can_be(
+        containers in proptest::collection::vec((0..3usize, 0..4usize, proptest::bool::ANY, 0..3usize), 0..12),
+        deploys in proptest::collection::vec(0..4usize, 0..5),
+        balancing in 0..3usize,
+        asked in 0..3usize,
+        own in 0..4usize,
+    ) {
+        let load_balancing = [LoadBalancing::RoundRobin, LoadBalancing::Sticky, LoadBalancing::Closest][balancing];
+        let mut world = drawn(&containers, &deploys, load_balancing);
+        let (name, caller) = (NAMES[asked], asker(VERSIONS[own]));
+        let (_, answer) = world.ask(&caller, &format!("{name}."), RecordType::A);
+        let found = addresses(&answer);
+        let ready: Vec<_> = world
+            .network
+            .containers()
+            .filter(|c| c.service.as_str() == name && c.state == State::Ready)
+            .cloned()
+            .collect();
+        proptest::prop_assert_eq!(found.is_empty(), ready.is_empty(), "who is ready is found");
+        let Some(first) = found.first() else { return Ok(()) };
+        let chosen = |address: &Ipv4Addr| ready.iter().find(|c| c.address == *address);
+        proptest::prop_assert!(found.iter().all(|address| chosen(address).is_some()), "only who is ready is found");
+        let version = chosen(first).expect("just seen").version.clone();
+        proptest::prop_assert!(found.iter().all(|a| chosen(a).is_some_and(|c| c.version == version)), "one version");
+        let is_database = name == "mysql";
+        if !is_database && caller.version.is_some() && ready.iter().any(|c| c.version == caller.version) {
+            proptest::prop_assert_eq!(&version, &caller.version, "the caller's own");
+        } else {
+            // The model: the last deployed of those that are ready; else the one whose first container came last.
+            let is_ready = |v: Option<&str>| ready.iter().any(|c| c.version.as_deref() == v);
+            let deployed = deploys.iter().rev().map(|at| VERSIONS[*at]).find(|v| v.is_some() && is_ready(*v));
+            let attached = || {
+                let first = |v: Option<&str>| containers.iter().position(|drawn| VERSIONS[drawn.1] == v);
+                VERSIONS.into_iter().filter(|v| v.is_some() && is_ready(*v)).max_by_key(|v| first(*v))
+            };
+            proptest::prop_assert_eq!(version.as_deref(), deployed.or_else(attached).flatten(), "the latest");
+        }
+        let alike: Vec<_> = ready.iter().filter(|c| c.version == version).collect();
+        let near = alike.iter().filter(|c| c.node == HERE).count();
+        let due = match load_balancing {
+            _ if is_database => alike.len(),
+            LoadBalancing::RoundRobin => alike.len(),
+            LoadBalancing::Sticky => 1,
+            LoadBalancing::Closest => if near > 0 { near } else { alike.len() },
+        };
+        proptest::prop_assert_eq!(found.len(), due);
+    }
 }

@@ -1,12 +1,16 @@
 //! Packets: what comes to the port, what a container sends, what it asks the resolver.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
 use peerd::dns::{Caller, Outcome, Resolver, Transport};
 use peerd::membership::{Container, Membership, Network, Node, Role, State};
-use peerd::model::{AttachmentId, Boot, ClusterId, Generation, NetworkSecret, NodeId, Rev, Vni, WgSecret};
+use peerd::model::{
+    AppDef, AttachmentId, Boot, ClusterId, Generation, LoadBalancing, NetworkSecret, NodeId, PortDef, Rev, ServiceDef,
+    Vni, WgSecret,
+};
 use peerd::packet::{Batch, FrameHeader, OFFLOAD_HEADER_LEN, Offload, Superpacket, runs};
 use peerd::router::{AttachmentSpec, Config, DeviceKind, Output, Router};
 use rand_chacha::ChaCha20Rng;
@@ -57,6 +61,20 @@ fn membership() -> Membership {
             rev: Rev(1),
         }));
     }
+    let mut def =
+        AppDef { namespace: "backoffice".parse().expect("a label"), ..AppDef::new("shop".parse().expect("a label")) };
+    let port = PortDef {
+        container: NonZeroU16::MIN,
+        http: Some(NonZeroU16::MAX),
+        https: None,
+        tcp: None,
+        udp: None,
+        name: Some("admin".parse().expect("a label")),
+    };
+    let sticky = ServiceDef { ports: vec![port], load_balancing: LoadBalancing::Sticky, ..ServiceDef::default() };
+    def.services.insert("web".parse().expect("a label"), sticky);
+    network.define_app((Rev(1), node(0)), Arc::new(def));
+    network.deploy("shop".parse().expect("a label"), "v1".to_owned(), (Rev(1), node(0)));
     let nodes = (0..2).map(|host| Node {
         id: node(host),
         name: format!("node-{host}").parse().expect("a label"),
@@ -183,9 +201,10 @@ pub fn dns(query: &[u8]) -> bool {
         version: None,
         node: NodeId([1; 32]),
     };
+    let suffixes = vec!["cloud66.local".parse().expect("a suffix")];
     let (mut out, mut answered) = (Vec::new(), false);
     for (transport, len_max) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
-        match Resolver::default().answer(&membership, &caller, (query, transport), Instant::now(), &mut out) {
+        match Resolver::new(suffixes.clone()).answer(&membership, &caller, (query, transport), start(), &mut out) {
             Outcome::Dropped(_) => assert!(out.is_empty(), "a query was dropped and answered"),
             Outcome::Answered | Outcome::Forward => {
                 answered = true;
