@@ -2,8 +2,6 @@
 
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 
 use super::*;
 use crate::services::diff;

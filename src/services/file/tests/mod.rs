@@ -5,8 +5,12 @@ mod laws;
 mod refusals;
 mod schema;
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use super::service::{DNS_BEHAVIOURS, LOAD_BALANCINGS};
 use super::*;
-use crate::model::PortDef;
+use crate::model::{DatabaseDef, DnsBehaviour, LoadBalancing, PortDef, ServerPattern, ServiceDef};
 
 fn label(text: &str) -> Label {
     text.parse().expect("a label")
@@ -154,6 +158,15 @@ fn what_matches_no_traffic_is_remarked_upon() {
     ] {
         let parsed = read(&format!("services: {{ web: {text} }}")).expect("a file");
         assert_eq!(parsed.warnings.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(), [what]);
+    }
+}
+
+#[test]
+fn a_file_that_defines_nothing_is_remarked_upon() {
+    for text in ["services:", "services: {}", "databases: ~\nservices:"] {
+        let parsed = read(text).expect("a file");
+        assert_eq!(parsed.def, AppDef::new(label("ap-1")));
+        assert_eq!(parsed.warnings[0].what, "the file defines no service and no database");
     }
 }
 
