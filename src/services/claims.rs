@@ -135,10 +135,19 @@ pub fn claims(def: &AppDef) -> impl Iterator<Item = Claim<'_>> {
 pub fn disputes<'a>(def: &'a AppDef, others: impl IntoIterator<Item = &'a AppDef>) -> Vec<Dispute<'a, ()>> {
     let mut ledger = Ledger::default();
     for claim in others.into_iter().filter(|other| other.id != def.id).flat_map(claims) {
-        // Two others may exclude each other since networks were merged: that is between them.
+        // Two others may exclude each other since parts of the cluster met again: that is between them.
         let _ = ledger.enter(claim, ());
     }
-    claims(def).filter_map(|claim| ledger.enter(claim, ()).err()).collect()
+    refused(&mut ledger, claims(def))
+}
+
+/// What definitions that stand together exclude of each other: of two, the one that comes first has it.
+pub fn disputes_among<'a>(defs: impl IntoIterator<Item = &'a AppDef>) -> Vec<Dispute<'a, ()>> {
+    refused(&mut Ledger::default(), defs.into_iter().flat_map(claims))
+}
+
+fn refused<'a>(ledger: &mut Ledger<'a, ()>, claims: impl Iterator<Item = Claim<'a>>) -> Vec<Dispute<'a, ()>> {
+    claims.filter_map(|claim| ledger.enter(claim, ()).err()).collect()
 }
 
 impl fmt::Display for Front {
@@ -256,6 +265,16 @@ mod tests {
         let def = app("a", &[[80, 0, 0, 0], [80, 0, 0, 0], [0, 80, 0, 0]], &["a.com"]);
         let kinds: Vec<_> = disputes(&def, []).into_iter().map(|dispute| dispute.kind).collect();
         assert_eq!(kinds, [DisputeKind::Itself, DisputeKind::Protocol]);
+    }
+
+    #[test]
+    fn of_applications_that_stand_together_the_first_has_the_port() {
+        let [one, two, three] = ["b", "a", "c"].map(|id| app(id, &[[0, 0, 25, 0]], &[]));
+        let found = disputes_among([&one, &two, &three]);
+        let both: Vec<_> = found.iter().map(|found| (found.claim.app.as_str(), found.holder.app.as_str())).collect();
+        assert_eq!(both, [("a", "b"), ("c", "b")]);
+        // Between them, and none of a fourth one's business.
+        assert_eq!(disputes(&app("d", &[[80, 0, 0, 0]], &[]), [&one, &two]), []);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Answer;
+use super::services::definition_conflicts;
 use crate::control::{
     ContainerDetail, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, HealthRow, LocalDetail,
     NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
@@ -276,6 +277,7 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
+    health.extend(membership.networks().flat_map(|network| definition_conflicts(network)));
     health.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
     health.extend(node.attachments.unserved().into_iter().map(|id| HealthRow {
         code: "container-unserved".to_owned(),

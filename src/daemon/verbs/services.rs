@@ -5,14 +5,17 @@ use std::sync::Arc;
 use super::Answer;
 use super::failures::{label, operation};
 use super::look::container_row;
-use crate::control::{Applied, ChangeRow, ExitStatus, Failure, ServiceDetail, ServiceRow};
+use crate::control::{Applied, ChangeRow, ExitStatus, Failure, HealthRow, ServiceDetail, ServiceRow};
 use crate::daemon::node::Node;
 use crate::dns::PRIVATE_ZONE;
 use crate::membership::{Membership, Network};
 use crate::model::{AppDef, Label, PortDef, ServerPattern};
 use crate::services::file::{self, Options, Parsed, Problems};
-use crate::services::{Op, Service, What, diff, disputes};
+use crate::services::{Op, Service, What, diff, disputes, disputes_among};
 use crate::sys::clock;
+
+/// So many conflicts of a network are told in `status`, of each kind.
+const CONFLICTS_SHOWN_MAX: usize = 16;
 
 /// Defines an application as its service file says, or tells what would change.
 ///
@@ -82,6 +85,27 @@ fn check_others(network: &Network, def: &AppDef, what: &str) -> Result<(), Failu
         more => format!("{first}; and {more} more"),
     };
     Err(Failure::new(ExitStatus::Conflict, what, why, first.kind.hint()))
+}
+
+/// What applications hold twice since two parts of the cluster met again.
+pub(super) fn definition_conflicts(network: &Network) -> Vec<HealthRow> {
+    let row = |message: String, hint: String| HealthRow {
+        code: "definition-conflict".to_owned(),
+        severity: "warning".to_owned(),
+        message: format!("network {}: {message}", network.display_name()),
+        hint,
+    };
+    let mut defs: Vec<_> = network.definitions().collect();
+    defs.sort_by_key(|(order, _)| *order);
+    let namespaces = defs.iter().filter_map(|(_, def)| {
+        let holder = network.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id)?;
+        let message = format!("the namespace {} of application {} is application {holder}'s", def.namespace, def.id);
+        Some(row(message, format!("give application {} another namespace, and apply its file again", def.id)))
+    });
+    let disputes = disputes_among(defs.iter().map(|(_, def)| def.as_ref()));
+    let ports =
+        disputes.iter().take(CONFLICTS_SHOWN_MAX).map(|found| row(found.to_string(), found.kind.hint().to_owned()));
+    namespaces.take(CONFLICTS_SHOWN_MAX).chain(ports).collect()
 }
 
 fn word(op: Op) -> &'static str {
@@ -209,5 +233,33 @@ fn row(membership: &Membership, network: &Network, service: &Service<'_>) -> Ser
         load_balancing: service.load_balancing().to_string(),
         containers: service.containers(network).count(),
         ready: service.ready(membership, network).len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{NodeId, Rev, Vni};
+
+    #[test]
+    fn what_two_applications_hold_since_a_merge_is_told_with_who_has_it() {
+        let vni = Vni::try_from(7).expect("a VNI");
+        let mut network = Network::new("pn-a".parse().expect("an id"), vni, NodeId([1; 32]));
+        let define = |network: &mut Network, rev: u64, app: &str, text: &str| {
+            let options = Options { app: Some(app.parse().expect("a label")) };
+            let def = file::parse(text.as_bytes(), &options).expect(text).def;
+            network.define_app((Rev(rev), NodeId([1; 32])), Arc::new(def));
+        };
+        define(&mut network, 2, "a", "application: { namespace: front }\nservices: { web: { ports: ['1:80'] } }");
+        assert_eq!(definition_conflicts(&network), []);
+        define(&mut network, 1, "b", "application: { namespace: front }\nservices: { api: { ports: ['1::80'] } }");
+        let told: Vec<String> = definition_conflicts(&network).into_iter().map(|row| row.message).collect();
+        assert_eq!(
+            told,
+            [
+                "network pn-a: the namespace front of application a is application b's",
+                "network pn-a: port 80 is http of service web of application a and https of service api of application b",
+            ]
+        );
     }
 }
