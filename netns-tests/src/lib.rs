@@ -10,6 +10,7 @@
 mod background;
 mod capture;
 mod container;
+mod crowd;
 mod figures;
 mod host;
 mod lab;

@@ -14,24 +14,8 @@ const TOTAL: usize = 1022;
 const PROMPT: Duration = Duration::from_millis(150);
 const ZONE: &str = "private-network.internal";
 
-/// Makes namespaces and attaches each, a few at a time.
-fn fill(host: &Host, names: std::ops::Range<usize>) -> Result<()> {
-    let list = format!("/run/lab/{}-containers", host.name());
-    std::fs::write(&list, names.clone().map(|n| format!("c{n}\n")).collect::<String>())?;
-    let batch = format!("/run/lab/{}-batch", host.name());
-    std::fs::write(&batch, names.map(|n| format!("netns add c{n}\n")).collect::<String>())?;
-    let made = Command::new("ip").args(["-batch", &batch]).output()?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let words = ["attach", "--netns", "/run/netns/{}", "--network", "demo", "--app", "shop"];
-    let mut attach = host.peerctl_command(&words)?;
-    // The command line of one attach, with the name left open.
-    let line: Vec<_> =
-        std::iter::once(attach.get_program().to_owned()).chain(attach.get_args().map(Into::into)).collect();
-    attach = Command::new("xargs");
-    attach.args(["-a", &list, "-P", "4", "-I", "{}"]).args(line);
-    let attached = attach.output()?;
-    ensure!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
-    Ok(())
+fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|n| format!("c{n}")).collect()
 }
 
 /// How long one attach takes.
@@ -44,12 +28,6 @@ fn attach_alone(host: &Host, n: usize) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-fn addresses(host: &Host) -> Result<Vec<String>> {
-    let rows = host.json(&["container", "ls"])?;
-    let rows = rows.as_array().context("rows")?;
-    Ok(rows.iter().filter_map(|row| row["address"].as_str().map(str::to_owned)).collect())
-}
-
 #[test]
 fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all() {
     in_lab(|lab| {
@@ -57,16 +35,16 @@ fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all
         a.network("demo", &[&b])?;
         let began = now();
         // More than half on one node: the other gives addresses back.
-        fill(&a, 0..510)?;
+        a.crowd(&names(0..510), "demo", &[])?;
         let mut took = (510..560).map(|n| attach_alone(&a, n)).collect::<Result<Vec<_>>>()?;
         took.sort_unstable();
         println!("the 511th to 560th, beyond a's own half: median {:?}, at most {:?}", took[25], took[49]);
         ensure!(took[25] <= PROMPT, "an attach beyond the node's own half waits: {took:?}");
-        fill(&a, 560..700)?;
-        fill(&b, 700..TOTAL)?;
+        a.crowd(&names(560..700), "demo", &[])?;
+        b.crowd(&names(700..TOTAL), "demo", &[])?;
         println!("{TOTAL} attached in {:.1} s", began.elapsed().as_secs_f64());
         for host in [&a, &b] {
-            let all = until("all containers", SOON, || Ok(Some(addresses(host)?).filter(|all| all.len() == TOTAL)))?;
+            let all = until("all containers", SOON, || Ok(Some(host.addresses()?).filter(|all| all.len() == TOTAL)))?;
             let different: BTreeSet<_> = all.iter().collect();
             ensure!(different.len() == TOTAL, "an address is held twice");
             let (first, last) = (Ipv4Addr::new(10, 240, 0, 1), Ipv4Addr::new(10, 240, 3, 254));
@@ -88,7 +66,7 @@ fn n1_1022_containers_on_two_nodes_fill_a_network_exactly_and_tcp_tells_them_all
         let name = format!("shop.demo.{ZONE}");
         let whole: BTreeSet<_> =
             asker.exec(&["dig", "+tcp", "+short", &name])?.ok()?.stdout.lines().map(str::to_owned).collect();
-        ensure!(whole == addresses(&a)?.into_iter().collect(), "{} of {TOTAL} by TCP", whole.len());
+        ensure!(whole == a.addresses()?.into_iter().collect(), "{} of {TOTAL} by TCP", whole.len());
         let plain = asker.exec(&["dig", "+ignore", "+noedns", &name])?.ok()?.stdout;
         let size = plain.lines().find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: ")).context("a size")?;
         ensure!(size.parse::<usize>()? <= 512 && plain.contains(" tc "), "{plain}");

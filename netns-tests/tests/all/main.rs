@@ -18,6 +18,7 @@ mod isolation;
 mod leave;
 mod libraries;
 mod looking;
+mod many;
 mod names;
 mod reach;
 mod restart;

@@ -1,14 +1,24 @@
 //! A restart: the containers of the earlier run are taken up again.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
 use super::attach::{Plug, Refused, blocking, plug};
 use super::detach::{take_off, unpublish_unknown};
 use super::failures::with_causes;
 use crate::daemon::attachments::Local;
 use crate::daemon::node::Node;
 use crate::gossip::OperationError;
-use crate::model::WgSecret;
+use crate::membership::Container;
+use crate::model::{AttachmentId, WgSecret};
 use crate::sys::netns::Netns;
 use crate::sys::{clock, random};
+
+/// How many interfaces are taken up at the same time, each by a helper of its own.
+const AT_ONCE: usize = 8;
 
 /// Why a container of an earlier run is not served.
 enum Unserved {
@@ -18,22 +28,48 @@ enum Unserved {
     NetworkUnknown,
 }
 
+/// This node's containers as their records say.
+type Published = HashMap<AttachmentId, Container>;
+
+/// `None` when the node stops: then nothing is taken up any more, and nothing let go.
+async fn published(node: &Node) -> Option<Published> {
+    let published = node.call(|engine| engine.gossip.attachments()).await.ok()?;
+    Some(published.into_iter().map(|(_, container)| (container.id, container)).collect())
+}
+
 /// Takes up the containers of an earlier run again, each with a new key; lets go those that cannot be. Nothing else is
 /// attached or detached yet.
-pub async fn adopt(node: &Node) {
+///
+/// Each carries traffic as soon as it is taken up, whatever the others do. Their keys are published together, as many as there
+/// are whenever the disk is free.
+pub async fn adopt(node: &Arc<Node>) {
+    let Some(published) = published(node).await.map(Arc::new) else { return };
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut under_way = JoinSet::new();
     for local in node.attachments.list() {
-        if matches!(take_up(node, &local).await, Err(Unserved::NetworkUnknown)) {
-            tracing::warn!(attachment = %local.id, network = %local.network, "a container waits for its network's records");
-        }
+        let (node, published, turns) = (node.clone(), published.clone(), turns.clone());
+        under_way.spawn(async move {
+            if matches!(take_up(&node, &local, &published, &turns).await, Err(Unserved::NetworkUnknown)) {
+                let (id, network) = (local.id, &local.network);
+                tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
+            }
+        });
     }
+    under_way.join_all().await;
     unpublish_unknown(node).await;
 }
 
 /// Takes up those whose network was not known before.
 pub(super) async fn adopt_late(node: &Node) {
-    for id in node.attachments.unserved() {
+    let unserved = node.attachments.unserved();
+    if unserved.is_empty() {
+        return;
+    }
+    let Some(published) = published(node).await else { return };
+    let turns = Semaphore::new(1);
+    for id in unserved {
         if let Ok((_claim, local)) = node.attachments.claim_held(id)
-            && take_up(node, &local).await.is_ok()
+            && take_up(node, &local, &published, &turns).await.is_ok()
         {
             tracing::info!(attachment = %id, "a container of the last run is served again");
         }
@@ -41,8 +77,8 @@ pub(super) async fn adopt_late(node: &Node) {
 }
 
 /// Takes one up again, or lets it go. Nobody else attaches or detaches it meanwhile.
-async fn take_up(node: &Node, local: &Local) -> Result<(), Unserved> {
-    let taken = adopt_one(node, local).await;
+async fn take_up(node: &Node, local: &Local, published: &Published, turns: &Semaphore) -> Result<(), Unserved> {
+    let taken = adopt_one(node, local, published, turns).await;
     match &taken {
         Ok(()) => node.attachments.note_settled(local.id),
         Err(Unserved::Lost(why)) => {
@@ -55,13 +91,11 @@ async fn take_up(node: &Node, local: &Local) -> Result<(), Unserved> {
     taken
 }
 
-async fn adopt_one(node: &Node, local: &Local) -> Result<(), Unserved> {
-    let anchor = local.anchor.clone();
+async fn adopt_one(node: &Node, local: &Local, published: &Published, turns: &Semaphore) -> Result<(), Unserved> {
+    let turn = turns.acquire().await.expect("nobody closes it");
+    let (anchor, id) = (local.anchor.clone(), local.id);
     let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| Unserved::Lost(with_causes(&error)))?;
-    let id = local.id;
-    let published = node.call(|engine| engine.gossip.attachments()).await;
-    let published = published.map_err(|failure| Unserved::Lost(failure.why))?;
-    let Some((_, container)) = published.into_iter().find(|(_, container)| container.id == id) else {
+    let Some(container) = published.get(&id) else {
         return Err(Unserved::Lost("its record is gone".to_owned()));
     };
     if node.network(Some(local.network.as_str())).is_err() {
@@ -69,13 +103,20 @@ async fn adopt_one(node: &Node, local: &Local) -> Result<(), Unserved> {
     }
     let secret = WgSecret::random(&mut random::Os);
     let key = secret.public();
+    let plugged = plug(node, local, container, secret, netns, Plug::Adopt).await;
+    plugged.map_err(|Refused { failure, .. }| Unserved::Lost(failure.why))?;
+    drop(turn);
+    // Only now: who hears of the key opens a tunnel at once, and would find nobody.
     let done = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
-    match done.map_err(|failure| Unserved::Lost(failure.why))? {
-        Ok(_) => {}
-        // The key is published as soon as the disk takes it; until then the container serves this node's others.
-        Err(OperationError::NotStored) => tracing::warn!(attachment = %id, "its new key is not published yet"),
-        Err(error) => return Err(Unserved::Lost(with_causes(&error))),
+    match done {
+        Ok(Ok(_)) => Ok(()),
+        // It is published as soon as the disk takes it; until then the container serves this node's others.
+        Ok(Err(OperationError::NotStored)) => {
+            tracing::warn!(attachment = %id, "its new key is not published yet");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(Unserved::Lost(with_causes(&error))),
+        // The node stops: the container waits for its next start.
+        Err(_) => Ok(()),
     }
-    let plugged = plug(node, local, &container, secret, netns, Plug::Adopt).await;
-    plugged.map(drop).map_err(|Refused { failure, .. }| Unserved::Lost(failure.why))
 }
