@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs, io};
 
@@ -18,7 +19,7 @@ use peerd::gossip::{
     AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, Identity, InviteSpec, OperationId, Output, Space,
     Stored, Token, Write, identity, store::FileKind,
 };
-use peerd::membership::{Role, State};
+use peerd::membership::{Membership, Role};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgSecret};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -31,6 +32,8 @@ const HOSTS: usize = 8;
 const CONTAINERS_MAX: usize = 511;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_COUNT_MAX: usize = 1000;
+/// What a node hears of others is on its disk so soon.
+const SAVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The machines, what they wrote, and what is between them, without delay or loss.
 struct Crowd {
@@ -57,11 +60,20 @@ fn main() -> io::Result<()> {
     for number in 0..networks {
         crowd.network(number, containers);
     }
-    let membership = crowd.machines[SIGNER].membership();
-    let known: usize = membership.networks().map(|network| network.containers().len()).sum();
+    crowd.pass(SAVED_WITHIN);
+    let (started, known) = (crowd.restarted(), crowd.machines[SIGNER].membership());
+    assert_eq!(
+        count_of(&started),
+        count_of(&known),
+        "a node that starts on these files knows less than the one that wrote them"
+    );
     crowd.write(Path::new(folder))?;
-    println!("{known} containers in {} networks", membership.networks().len());
+    println!("{} containers in {} networks", count_of(&started), started.networks().len());
     Ok(())
+}
+
+fn count_of(membership: &Membership) -> usize {
+    membership.networks().map(|network| network.containers().len()).sum()
 }
 
 impl Crowd {
@@ -167,12 +179,35 @@ impl Crowd {
             if condition(self) {
                 return;
             }
-            self.now += PAUSE;
-            for machine in &mut self.machines {
-                machine.handle_timeout(self.now);
-            }
+            self.pause();
         }
         panic!("{what}: never");
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.pause();
+            while self.step() {}
+        }
+    }
+
+    fn pause(&mut self) {
+        self.now += PAUSE;
+        for machine in &mut self.machines {
+            machine.handle_timeout(self.now);
+        }
+    }
+
+    /// What the signer knows when it starts on its files.
+    fn restarted(&self) -> Arc<Membership> {
+        let mut stored = Stored::empty();
+        for (name, content) in &self.files {
+            stored.insert(name.clone(), content.clone());
+        }
+        let identity = Identity::from_key(self.keys[SIGNER].clone());
+        let config = Config { name: "a".parse().expect("a label"), endpoints: Vec::new() };
+        Gossip::new(identity, &stored, config, self.now, 0, [0; 32]).expect("its own files").membership()
     }
 
     /// The node at the other end: each names a connection after it.

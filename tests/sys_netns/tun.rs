@@ -12,7 +12,7 @@ use peerd::sys::netlink::{InterfaceAddress, Link, Route, RouteTo};
 use peerd::sys::netns::Netns;
 use peerd::sys::sandbox::{Sandbox, SandboxSpec, UserNamespace};
 use peerd::sys::tun::{
-    ANSWER_TIMEOUT, FALLBACK_METRIC, Tun, TunError, TunSpec, adopt_tun, attach_tun, detach_tun, release_tun,
+    ANSWER_TIMEOUT, Adopters, FALLBACK_METRIC, Tun, TunError, TunSpec, adopt_tun, attach_tun, detach_tun, release_tun,
 };
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("detach_leaves_nothing_and_is_no_error_twice", detached),
     ("an_interface_that_is_not_ours_is_neither_adopted_nor_removed", not_ours),
     ("a_tun_survives_its_daemon_and_is_adopted_with_its_settings_put_right", adopted),
+    ("one_helper_takes_back_many_and_a_refusal_costs_the_others_nothing", adopted_by_one_helper),
     ("a_tun_that_another_daemon_holds_is_not_adopted", held),
     ("a_released_tun_goes_with_its_descriptor_under_any_name", released),
     ("without_the_tun_nothing_of_the_network_leaves_by_another_interface", no_leak),
@@ -180,6 +181,35 @@ fn adopted() {
     );
     send(&host, OTHER).unwrap();
     assert!(rustix::io::read(&second.fd, &mut packet[..]).is_ok());
+}
+
+/// The processes that this one has started and that still run.
+fn children() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let listed = threads.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap());
+    listed.map(|children| children.split_whitespace().count()).sum()
+}
+
+fn adopted_by_one_helper() {
+    let mut hosts: Vec<Host> = (0..4).map(|n| Host::create(&format!("web-{n}")).unwrap()).collect();
+    for host in &hosts {
+        drop(attach_tun(host.netns(), &spec()).unwrap());
+    }
+    let before = children();
+    let adopters = Adopters::default();
+    let tuns: Vec<Tun> = hosts[..3].iter().map(|host| adopters.adopt(host.netns(), &spec()).unwrap()).collect();
+    assert_eq!(children(), before + 1, "one helper for all");
+    let missing = TunSpec { ifname: "peerd1".into(), ..spec() };
+    assert_eq!(adopters.adopt(hosts[3].netns(), &missing).unwrap_err(), TunError::NoSuchInterface("peerd1".into()));
+    let last = adopters.adopt(hosts[3].netns(), &spec()).unwrap();
+    for (host, tun) in hosts.iter_mut().zip(tuns.iter().chain([&last])) {
+        assert_attached(host, tun);
+    }
+    drop(adopters);
+    assert_eq!(children(), before, "the helper ends");
+    for (host, tun) in hosts.iter_mut().zip(tuns.iter().chain([&last])) {
+        assert_attached(host, tun);
+    }
 }
 
 fn held() {

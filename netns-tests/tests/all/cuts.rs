@@ -1,14 +1,18 @@
 //! Two halves of a cluster that do not hear each other, and what is true when they meet again.
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::wait::{SOON, until, until_true};
-use netns_tests::{Container, Host, in_lab};
+use netns_tests::wait::{SOON, now, until, until_true};
+use netns_tests::{Container, Figures, Host, in_lab, repeats};
 use serde_json::Value;
 
 /// Attaches on each side of the cut.
 const COUNT: usize = 20;
+/// What `docs/reliability.md` promises of two nodes that meet again.
+const WHOLE: Duration = Duration::from_secs(5);
 
 /// From here on the host hears and tells nobody, as behind a pulled cable whose link stays up.
 fn cut_off(host: &Host) -> Result<()> {
@@ -57,6 +61,59 @@ fn n3_nodes_that_are_cut_off_and_attach_at_the_same_time_never_use_one_address_t
         ensure!(conflicts(&a)?.is_empty(), "other types have other numbers");
         on_a[0].reaches(on_b[COUNT - 1].address())?;
         on_b[0].reaches(on_a[COUNT - 1].address())
+    });
+}
+
+/// Whether the host's node sees that the other does not answer.
+fn misses(host: &Host, other: &Host) -> Result<bool> {
+    let rows = host.json(&["node", "ls"])?;
+    Ok(rows.as_array().into_iter().flatten().any(|row| row["name"] == other.name() && row["state"] == "down"))
+}
+
+#[test]
+fn two_nodes_that_attach_many_containers_while_cut_off_refuse_none_and_are_whole_soon_after() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let (one, two) =
+            (a.container("one", "demo", "shop", &[])?, b.container("two", "demo", "shop", &["--type", "api"])?);
+        a.knows(&two)?;
+        b.knows(&one)?;
+        let (mut healed, mut on_each) = (Figures::default(), 1);
+        for cut in 0..repeats(2, 8) {
+            // The first cut is the long one; more of its kind and the network would be full.
+            let count = if cut == 0 { repeats(40, 200) } else { repeats(10, 40) };
+            cut_off(&b)?;
+            let attach = |host: &Host, kind: &str| {
+                let names: Vec<String> = (0..count).map(|n| format!("{}-{cut}-{n}", host.name())).collect();
+                host.crowd(&names, "demo", &["--type", kind])
+            };
+            thread::scope(|scope| {
+                let on_a = scope.spawn(|| attach(&a, "web"));
+                attach(&b, "worker")?;
+                on_a.join().expect("an attach fails with an error")
+            })?;
+            for (host, other) in [(&a, &b), (&b, &a)] {
+                until_true("the cut to be noticed", SOON, || misses(host, other))?;
+                ensure!(containers(host)?.len() == 2 * on_each + count, "the cut is none");
+            }
+            on_each += count;
+            let began = now();
+            join_again(&b)?;
+            for (host, other) in [(&a, &b), (&b, &a)] {
+                let whole = || Ok(!misses(host, other)? && containers(host)?.len() == 2 * on_each);
+                until_true("all containers", SOON, whole)?;
+            }
+            healed.push(began.elapsed());
+            let mut held = [&a, &b].map(Host::addresses).into_iter().collect::<Result<Vec<_>>>()?;
+            held.iter_mut().for_each(|addresses| addresses.sort());
+            ensure!(held[0] == held[1], "they know different containers: {held:?}");
+            held[0].dedup();
+            ensure!(held[0].len() == 2 * on_each, "an address is held twice: {held:?}");
+            one.reaches(two.address())?;
+            two.reaches(one.address())?;
+        }
+        healed.promise("whole again after a cut in which both sides attached", WHOLE, WHOLE)
     });
 }
 

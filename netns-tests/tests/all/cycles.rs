@@ -135,13 +135,15 @@ fn attach_and_detach_with_kills_amid_leave_nothing_behind() {
         cycle(&a, 0)?;
         a.kill()?;
         a.peerd()?;
-        let before = Traces::of(&mut a)?;
+        let (before, resident) = (Traces::of(&mut a)?, resident_kib(&mut a)?);
         let cycles = repeats(50, 1_000);
         (0..cycles).try_for_each(|n| cycle_with_kill(&mut a, n))?;
         a.kill()?;
         a.peerd()?;
         leaves_nothing(&mut a, &before)?;
-        println!("FIGURE {cycles} cycles, each with a kill amid: 0 traces");
+        let grown = resident_kib(&mut a)?.saturating_sub(resident);
+        println!("FIGURE {cycles} cycles, each with a kill amid: 0 traces, {grown} KiB more of {resident} KiB");
+        ensure!(grown <= GROWTH_KIB_MAX, "a fresh daemon takes {grown} KiB more");
         Ok(())
     });
 }

@@ -15,9 +15,10 @@ use crate::gossip::OperationError;
 use crate::membership::Container;
 use crate::model::{AttachmentId, WgSecret};
 use crate::sys::netns::Netns;
+use crate::sys::tun::Adopters;
 use crate::sys::{clock, random};
 
-/// How many interfaces are taken up at the same time, each by a helper of its own.
+/// How many interfaces are taken up at the same time.
 const AT_ONCE: usize = 8;
 
 /// Why a container of an earlier run is not served.
@@ -31,10 +32,23 @@ enum Unserved {
 /// This node's containers as their records say.
 type Published = HashMap<AttachmentId, Container>;
 
-/// `None` when the node stops: then nothing is taken up any more, and nothing let go.
-async fn published(node: &Node) -> Option<Published> {
-    let published = node.call(|engine| engine.gossip.attachments()).await.ok()?;
-    Some(published.into_iter().map(|(_, container)| (container.id, container)).collect())
+/// What containers are taken up with.
+struct Means {
+    published: Published,
+    adopters: Arc<Adopters>,
+    turns: Semaphore,
+}
+
+impl Means {
+    /// `None` when the node stops: then nothing is taken up any more, and nothing let go.
+    async fn of(node: &Node) -> Option<Self> {
+        let published = node.call(|engine| engine.gossip.attachments()).await.ok()?;
+        Some(Self {
+            published: published.into_iter().map(|(_, container)| (container.id, container)).collect(),
+            adopters: Arc::default(),
+            turns: Semaphore::new(AT_ONCE),
+        })
+    }
 }
 
 /// Takes up the containers of an earlier run again, each with a new key; lets go those that cannot be. Nothing else is
@@ -43,13 +57,12 @@ async fn published(node: &Node) -> Option<Published> {
 /// Each carries traffic as soon as it is taken up, whatever the others do. Their keys are published together, as many as there
 /// are whenever the disk is free.
 pub async fn adopt(node: &Arc<Node>) {
-    let Some(published) = published(node).await.map(Arc::new) else { return };
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let Some(means) = Means::of(node).await.map(Arc::new) else { return };
     let mut under_way = JoinSet::new();
     for local in node.attachments.list() {
-        let (node, published, turns) = (node.clone(), published.clone(), turns.clone());
+        let (node, means) = (node.clone(), means.clone());
         under_way.spawn(async move {
-            if matches!(take_up(&node, &local, &published, &turns).await, Err(Unserved::NetworkUnknown)) {
+            if matches!(take_up(&node, &local, &means).await, Err(Unserved::NetworkUnknown)) {
                 let (id, network) = (local.id, &local.network);
                 tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
             }
@@ -65,11 +78,10 @@ pub(super) async fn adopt_late(node: &Node) {
     if unserved.is_empty() {
         return;
     }
-    let Some(published) = published(node).await else { return };
-    let turns = Semaphore::new(1);
+    let Some(means) = Means::of(node).await else { return };
     for id in unserved {
         if let Ok((_claim, local)) = node.attachments.claim_held(id)
-            && take_up(node, &local, &published, &turns).await.is_ok()
+            && take_up(node, &local, &means).await.is_ok()
         {
             tracing::info!(attachment = %id, "a container of the last run is served again");
         }
@@ -77,8 +89,8 @@ pub(super) async fn adopt_late(node: &Node) {
 }
 
 /// Takes one up again, or lets it go. Nobody else attaches or detaches it meanwhile.
-async fn take_up(node: &Node, local: &Local, published: &Published, turns: &Semaphore) -> Result<(), Unserved> {
-    let taken = adopt_one(node, local, published, turns).await;
+async fn take_up(node: &Node, local: &Local, means: &Means) -> Result<(), Unserved> {
+    let taken = adopt_one(node, local, means).await;
     match &taken {
         Ok(()) => node.attachments.note_settled(local.id),
         Err(Unserved::Lost(why)) => {
@@ -91,11 +103,11 @@ async fn take_up(node: &Node, local: &Local, published: &Published, turns: &Sema
     taken
 }
 
-async fn adopt_one(node: &Node, local: &Local, published: &Published, turns: &Semaphore) -> Result<(), Unserved> {
-    let turn = turns.acquire().await.expect("nobody closes it");
+async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<(), Unserved> {
+    let turn = means.turns.acquire().await.expect("nobody closes it");
     let (anchor, id) = (local.anchor.clone(), local.id);
     let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| Unserved::Lost(with_causes(&error)))?;
-    let Some(container) = published.get(&id) else {
+    let Some(container) = means.published.get(&id) else {
         return Err(Unserved::Lost("its record is gone".to_owned()));
     };
     if node.network(Some(local.network.as_str())).is_err() {
@@ -103,7 +115,7 @@ async fn adopt_one(node: &Node, local: &Local, published: &Published, turns: &Se
     }
     let secret = WgSecret::random(&mut random::Os);
     let key = secret.public();
-    let plugged = plug(node, local, container, secret, netns, Plug::Adopt).await;
+    let plugged = plug(node, local, container, secret, netns, Plug::Adopt(means.adopters.clone())).await;
     plugged.map_err(|Refused { failure, .. }| Unserved::Lost(failure.why))?;
     drop(turn);
     // Only now: who hears of the key opens a tunnel at once, and would find nobody.

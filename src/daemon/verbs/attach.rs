@@ -5,6 +5,7 @@
 //! router's part.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Answer;
 use super::detach::{forget, unplug_device, unpublish};
@@ -20,7 +21,7 @@ use crate::membership::body::is_version;
 use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
-use crate::sys::tun::{self, Tun, TunError, TunSpec};
+use crate::sys::tun::{self, Adopters, Tun, TunError, TunSpec};
 use crate::sys::{clock, random, resolv};
 
 /// Runs what may block where it holds up nobody.
@@ -189,10 +190,9 @@ async fn equip(
 const WHAT: &str = "cannot attach the container";
 
 /// Whether the container's TUN is to be made, or there from an earlier run.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plug {
     Make,
-    Adopt,
+    Adopt(Arc<Adopters>),
 }
 
 /// Why a container is not served.
@@ -217,7 +217,7 @@ pub(super) async fn plug(
     let (path, tun) = blocking(move || {
         let tun = match plug {
             Plug::Make => tun::attach_tun(&netns, &spec),
-            Plug::Adopt => tun::adopt_tun(&netns, &spec),
+            Plug::Adopt(adopters) => adopters.adopt(&netns, &spec),
         };
         (netns.path(), tun)
     })

@@ -1,7 +1,7 @@
 //! A container's TUN: made inside its network namespace by a [helper](super::helper), handed out as a file descriptor.
 //!
 //! [`attach_tun`] makes the device whole or leaves nothing; [`adopt_tun`] takes back a device that outlived the daemon;
-//! [`detach_tun`] removes it. All three block for some milliseconds (at most [`ANSWER_TIMEOUT`]): keep them off the
+//! [`detach_tun`] removes it, and [`Adopters`] take back many. All of them block for some milliseconds (at most [`ANSWER_TIMEOUT`]): keep them off the
 //! runtime's threads and off the data thread.
 //!
 //! What a container finds in its namespace (`FEATURES.md` N4):
@@ -10,8 +10,9 @@
 //! 10.240.0.0/22    dev peerd0 scope link src ADDRESS
 //! 169.254.240.0/20 dev peerd0 scope link src ADDRESS
 //! unreachable 10.240.0.0/22 metric 4200000000
+//! unreachable 169.254.240.0/20 metric 4200000000
 //! ```
-//! The last one outlives the device's carrier: a dead daemon never leaks the network's packets to another interface.
+//! The last two outlive the device: without it the network's packets never leave by another interface.
 //!
 //! Nothing here reads or writes packets.
 
@@ -20,6 +21,7 @@ mod setup;
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use setup::run;
 
 use super::OsError;
-use super::helper::{self, HelperError, Task};
+use super::helper::{self, HelperError, Running, Task};
 use super::netlink::LinkWatch;
 use super::netns::Netns;
 
@@ -134,7 +136,7 @@ impl TunError {
 }
 
 /// What a helper is told to do with a TUN.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {
     Attach(TunSpec),
@@ -151,20 +153,51 @@ pub const ANSWER_TIMEOUT: Duration = helper::ANSWER_TIMEOUT;
 /// The namespace is left as it was.
 pub fn attach_tun(netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
     spec.check()?;
-    open(netns, Order::Attach(spec.clone()))
+    let helper = start(netns, Order::Attach(spec.clone()))?;
+    open(&helper)
 }
 
 /// Takes back a TUN that [`attach_tun`] made for an earlier daemon, and puts right whatever of its settings is no longer
 /// as `spec` says. Packets that had queued are thrown away.
 pub fn adopt_tun(netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
-    spec.check()?;
-    open(netns, Order::Adopt(spec.clone()))
+    Adopters::default().adopt(netns, spec)
+}
+
+/// Helpers that take back one TUN after another, any number of them side by side: starting a process takes longer than what it
+/// does. They end when this is dropped.
+#[derive(Debug, Default)]
+pub struct Adopters(Mutex<Vec<Running>>);
+
+impl Adopters {
+    /// As [`adopt_tun`].
+    pub fn adopt(&self, netns: &Netns, spec: &TunSpec) -> Result<Tun, TunError> {
+        spec.check()?;
+        let order = Order::Adopt(spec.clone());
+        let idle = self.idle().pop();
+        // A helper may stand in a user namespace from which no way leads into this one: then a fresh one is asked.
+        let again =
+            idle.and_then(|helper| Some((tell(&helper, netns, &order).and_then(|()| open(&helper)).ok()?, helper)));
+        let (tun, helper) = match again {
+            Some(done) => done,
+            None => {
+                let helper = start(netns, order)?;
+                (open(&helper)?, helper)
+            }
+        };
+        self.idle().push(helper);
+        Ok(tun)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Removes the TUN and the fallback routes. That there is no such TUN (any more) is no error.
 pub fn detach_tun(netns: &Netns, ifname: &str) -> Result<(), TunError> {
     check_ifname(ifname)?;
-    let (result, _) = ask(netns, Order::Detach { ifname: ifname.to_owned() })?;
+    let helper = start(netns, Order::Detach { ifname: ifname.to_owned() })?;
+    let (result, _) = answer(&helper)?;
     result.map(drop)
 }
 
@@ -190,8 +223,36 @@ pub fn check_ifname(ifname: &str) -> Result<(), TunError> {
     }
 }
 
-fn open(netns: &Netns, order: Order) -> Result<Tun, TunError> {
-    let (result, fds) = ask(netns, order)?;
+fn start(netns: &Netns, order: Order) -> Result<Running, TunError> {
+    let owner = owner(netns)?;
+    Ok(helper::start(&Task::Tun(order), &[netns.as_fd(), owner.as_fd()], &[], helper::Output::Quiet)?)
+}
+
+/// Has a helper that has done what it was started for do something else.
+fn tell(helper: &Running, netns: &Netns, order: &Order) -> Result<(), TunError> {
+    let owner = owner(netns)?;
+    Ok(helper.send(&Task::Tun(order.clone()), &[netns.as_fd(), owner.as_fd()])?)
+}
+
+fn owner(netns: &Netns) -> Result<OwnedFd, TunError> {
+    netns.owner().map_err(|e| TunError::Forbidden(e.into()))
+}
+
+type Answer = Result<Option<TunFacts>, TunError>;
+
+/// What a helper says to its order.
+fn answer(helper: &Running) -> Result<(Answer, Vec<OwnedFd>), TunError> {
+    let (answer, fds) = helper.answer::<Answer>()?;
+    if !fds.is_empty() {
+        // Until the helper reads this, the device goes when the helper does: nobody's death can leave a stray one.
+        helper.send(&setup::Taken, &[])?;
+        helper.receive::<setup::Taken>(Some(ANSWER_TIMEOUT))?.ok_or(HelperError::Died)?;
+    }
+    Ok((answer, fds))
+}
+
+fn open(helper: &Running) -> Result<Tun, TunError> {
+    let (result, fds) = answer(helper)?;
     match (result?, <[OwnedFd; 2]>::try_from(fds)) {
         (Some(facts), Ok([fd, watch])) => {
             let watch = LinkWatch::new(watch, facts.ifindex);
@@ -199,21 +260,6 @@ fn open(netns: &Netns, order: Order) -> Result<Tun, TunError> {
         }
         _ => Err(HelperError::Garbled.into()),
     }
-}
-
-type Answer = Result<Option<TunFacts>, TunError>;
-
-fn ask(netns: &Netns, order: Order) -> Result<(Answer, Vec<OwnedFd>), TunError> {
-    let owner = netns.owner().map_err(|e| TunError::Forbidden(e.into()))?;
-    let mut running = helper::start(&Task::Tun(order), &[netns.as_fd(), owner.as_fd()], &[], helper::Output::Quiet)?;
-    let (answer, fds) = running.answer::<Answer>()?;
-    if !fds.is_empty() {
-        // Until the helper reads this, the device goes when the helper does: nobody's death can leave a stray one.
-        running.send(&setup::Taken, &[])?;
-        running.receive::<setup::Taken>(Some(ANSWER_TIMEOUT))?.ok_or(HelperError::Died)?;
-    }
-    running.wait().map_err(|e| HelperError::Socket(e.into()))?;
-    Ok((answer, fds))
 }
 
 #[cfg(test)]

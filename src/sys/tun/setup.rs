@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{FALLBACK_METRIC, Order, TunError, TunFacts, TunSpec, device};
 use crate::model::{CONTAINER_PREFIX, LINK_LOCAL_PREFIX};
 use crate::sys::OsError;
-use crate::sys::helper::{self, Asked};
+use crate::sys::helper::{self, Asked, Task};
 use crate::sys::netlink::{Existing, Link, LinkChange, LinkWatch, Netlink, Route, RouteTo};
 
 /// What leads through the interface, and nowhere without it.
@@ -26,33 +26,45 @@ const STALE_PACKETS_MAX: u32 = 4096;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Taken;
 
-/// Does `order` and answers on the socket it came by.
+/// Does `order` and answers on the socket it came by, and then whatever else is asked there, until nobody asks any more.
 pub(in crate::sys) fn run(order: Order, asked: Asked) -> i32 {
-    let answer = enter(&asked.fds).and_then(|()| obey(&order));
-    let (facts, made) = match answer {
+    let Asked { socket, fds, .. } = asked;
+    let mut next = Some((order, fds));
+    while let Some((order, fds)) = next {
+        if !serve(&order, &fds, socket.as_fd()) {
+            return 1;
+        }
+        next = match helper::receive::<Task>(socket.as_fd()) {
+            Ok(Some((Task::Tun(order), fds))) => Some((order, fds)),
+            _ => None,
+        };
+    }
+    0
+}
+
+/// Whether the asker has its answer, and what was made was taken.
+fn serve(order: &Order, namespaces: &[OwnedFd], socket: BorrowedFd<'_>) -> bool {
+    let (facts, made) = match enter(namespaces).and_then(|()| obey(order)) {
         Ok(Some((facts, made))) => (Ok(Some(facts)), Some(made)),
         Ok(None) => (Ok(None), None),
         Err(error) => (Err(error), None),
     };
     let fds: Vec<_> = made.iter().flat_map(|m| [m.fd.as_fd(), m.watch.as_fd()]).collect();
-    let sent = helper::send(asked.socket.as_fd(), &facts, &fds).is_ok();
+    let sent = helper::send(socket, &facts, &fds).is_ok();
     match made {
-        None if sent => 0,
-        Some(made) if sent && kept(&made, &asked) => 0,
+        None => sent,
+        Some(made) if sent && kept(&made, socket) => true,
         Some(made) => {
             made.undo();
-            1
+            false
         }
-        None => 1,
     }
 }
 
 /// Makes the device outlive this process once the asker has it.
-fn kept(made: &Made, asked: &Asked) -> bool {
-    let taken = matches!(helper::receive::<Taken>(asked.socket.as_fd()), Ok(Some(_)));
-    taken
-        && device::set_persistent(made.fd.as_fd(), true).is_ok()
-        && helper::send(asked.socket.as_fd(), &Taken, &[]).is_ok()
+fn kept(made: &Made, socket: BorrowedFd<'_>) -> bool {
+    let taken = matches!(helper::receive::<Taken>(socket), Ok(Some(_)));
+    taken && device::set_persistent(made.fd.as_fd(), true).is_ok() && helper::send(socket, &Taken, &[]).is_ok()
 }
 
 fn enter(fds: &[OwnedFd]) -> Result<(), TunError> {
