@@ -12,6 +12,7 @@ mod dns_protocol;
 mod down;
 mod expel;
 mod forwarding;
+mod gate;
 mod hostile;
 mod interface;
 mod isolation;

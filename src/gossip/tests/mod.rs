@@ -2,6 +2,7 @@
 
 mod addresses;
 mod compromised;
+mod gate;
 mod harness;
 mod joining;
 mod leaving;
