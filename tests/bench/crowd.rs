@@ -204,7 +204,7 @@ impl Crowd {
             stored.insert(name.clone(), content.clone());
         }
         let identity = Identity::from_key(self.keys[SIGNER].clone());
-        let config = Config { name: "a".parse().expect("a label"), endpoints: Vec::new() };
+        let config = Config { name: "a".parse().expect("a label"), endpoints: Vec::new(), kept: Vec::new() };
         Gossip::new(identity, &stored, config, self.now, 0, [0; 32]).expect("its own files").membership()
     }
 
