@@ -71,6 +71,9 @@ impl Gossip {
         if self.own_container(spec.id).is_some() {
             return Err(OperationError::AttachmentTaken(spec.id));
         }
+        if self.is_gated(network) {
+            return Ok(None);
+        }
         let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
         let own = own.into_iter().flat_map(OwnLog::records).filter_map(|record| match record.body() {
             Body::Container(c) if c.app == spec.app && c.kind == spec.kind => Some((c, record.record().rev)),
@@ -161,6 +164,10 @@ impl Gossip {
 
     fn tend_attach_wait(&mut self, wait: &mut AttachWait, now: Instant) -> Option<OperationError> {
         let (network, space) = (wait.spec.network.clone(), wait.spec.space);
+        if self.is_gated(&network) {
+            (wait.ask_at, wait.until) = (now + ASK_EVERY, now + ADDRESS_TIMEOUT);
+            return None;
+        }
         let homes = self.networks.get(&network)?.holdings.homes(space.range());
         let is_home = homes.contains(&self.me);
         if wait.ask_at <= now {

@@ -7,6 +7,7 @@
 //! executed again with a hidden argument. Whatever only needs another network namespace runs on a thread of its own.
 
 pub mod alarm;
+pub mod beside;
 pub mod clock;
 pub mod cred;
 pub mod helper;

@@ -139,12 +139,7 @@ impl Netns {
 
     /// What to remember of it.
     pub fn anchor(&self) -> Anchor {
-        Anchor {
-            origin: self.origin.clone(),
-            id: self.id,
-            started_ticks: self.started_ticks,
-            machine_boot: machine_boot(),
-        }
+        Anchor { origin: self.origin.clone(), id: self.id, started_ticks: self.started_ticks, machine_boot: boot_id() }
     }
 
     /// Its identity.
@@ -257,7 +252,8 @@ pub(super) fn started_ticks(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn machine_boot() -> String {
+/// Another one after each start of the host.
+pub(super) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 

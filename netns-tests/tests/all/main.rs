@@ -14,6 +14,7 @@ mod down;
 mod elastic;
 mod expel;
 mod forwarding;
+mod gate;
 mod hostile;
 mod interface;
 mod isolation;
