@@ -18,6 +18,7 @@ use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
+use super::readiness::Readiness;
 use super::resolver;
 use super::verbs;
 use super::watches::Watches;
@@ -159,6 +160,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
         suffixes: config.dns_suffixes.clone(),
         watches: Watches::default(),
+        readiness: Readiness::default(),
         commands,
         stop: tokio::sync::Notify::new(),
     });
@@ -185,6 +187,10 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         let node = node.clone();
         async move { verbs::sweep(&node).await }
     });
+    let readying = tokio::spawn({
+        let node = node.clone();
+        async move { verbs::make_ready(&node).await }
+    });
     let following = tokio::spawn({
         let (node, listen) = (node.clone(), config.listen);
         async move { addresses::follow(&node, listen, announced).await }
@@ -210,7 +216,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    for task in [serving, sweeping, following] {
+    for task in [serving, sweeping, readying, following] {
         task.abort();
     }
     let _ = stop.send(());

@@ -258,9 +258,14 @@ impl Gossip {
         self.change_container(id, now, |body| body.public_key = key)
     }
 
-    /// Publishes whether an attachment is to be found by name.
+    /// Publishes whether an attachment is to be found by name. One that drains goes on draining, whatever is said of it: who
+    /// finds it ready may have looked before.
     pub fn set_container_state(&mut self, id: AttachmentId, state: State, now: Instant) -> OperationId {
-        self.change_container(id, now, |body| body.state = state)
+        self.change_container(id, now, |body| {
+            if body.state != State::Draining {
+                body.state = state;
+            }
+        })
     }
 
     fn change_container(

@@ -16,6 +16,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod os_error;
+pub mod probe;
 pub mod process;
 pub mod random;
 pub mod resolv;

@@ -12,7 +12,7 @@ use crate::control::{
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
 use crate::gossip::{Liveness, Waiting};
-use crate::membership::{Container, Membership, Network, Role};
+use crate::membership::{Container, Membership, Network, Role, State};
 use crate::model::{AttachmentId, NetworkId, NodeId};
 use crate::sys::clock;
 use crate::sys::netns::Origin;
@@ -131,6 +131,7 @@ pub(super) fn container_row(
         number: container.number,
         version: container.version.clone(),
         service: container.service.to_string(),
+        server: container.server.as_ref().map(ToString::to_string),
         state: match container.state {
             // Until its node is heard again, or other nodes know that it is gone.
             _ if membership.is_silent(container.node) => "gone".to_owned(),
@@ -181,6 +182,8 @@ pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
                 Origin::Pid(pid) => (format!("/proc/{pid}/ns/net"), Some(*pid)),
                 Origin::Own => (String::new(), None),
             };
+            let condition = local.ready_when.filter(|_| container.state == State::Starting);
+            let drained_at = node.attachments.drained_at(local.id);
             let traffic = stats.attachments.get(&local.id).map(|status| status.traffic).unwrap_or_default();
             Some(LocalDetail {
                 netns,
@@ -191,6 +194,9 @@ pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
                 rx_packets: traffic.rx_packets,
                 tx_bytes: traffic.tx_bytes,
                 tx_packets: traffic.tx_packets,
+                not_ready: condition.as_ref().and_then(|_| node.readiness.reason(local.id)),
+                waits_for: condition.map(|condition| condition.when.to_string()),
+                detached_in_s: drained_at.map(|at| at.saturating_duration_since(clock::now()).as_secs()),
             })
         }
     };
@@ -445,7 +451,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::membership::State;
     use crate::model::{Rev, Vni, WgPublicKey};
 
     #[test]
