@@ -19,7 +19,7 @@ use peerd::gossip::{
     AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, Identity, InviteSpec, OperationId, Output, Space,
     Stored, Token, Write, identity, store::FileKind,
 };
-use peerd::membership::{Membership, Role};
+use peerd::membership::{Membership, Role, State};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgSecret};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};

@@ -185,6 +185,8 @@ fn e4_e5_an_old_caller_gets_the_old_and_who_asks_is_the_interface() {
             host.container(name, "demo", "shop", &["--type", kind, "--version", version])
         };
         let old_api = versioned(&b, "api-old", "api", "v9")?;
+        // Of what two nodes attach before they hear of each other, nobody says what was first.
+        a.knows(&old_api)?;
         let new_api = versioned(&a, "api-new", "api", "v10")?;
         let (old_web, new_web) = (versioned(&a, "web-old", "web", "v9")?, versioned(&b, "web-new", "web", "v10")?);
         let unversioned = a.container("web-none", "demo", "shop", &[])?;
