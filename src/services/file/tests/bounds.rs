@@ -58,7 +58,7 @@ fn a_file_of_mistakes_gets_a_list_that_ends() {
 
 /// Each is as long as a file may be, and of a kind for which a careless reader takes time that grows with the square.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures")]
+#[allow(clippy::disallowed_methods, reason = "it measures")]
 fn no_file_takes_long() {
     let most = FILE_LEN_MAX - 100;
     let ports: String = (1..=65535)
