@@ -239,6 +239,15 @@ impl Host {
         self.peerctl(&[words, &["--json"]].concat())?.data()
     }
 
+    /// peerctl's `--json` answer whole, with its warnings.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn json_whole(&self, words: &[&str]) -> Result<Value> {
+        let output = self.peerctl(&[words, &["--json"]].concat())?.ok()?;
+        serde_json::from_str(&output.stdout).with_context(|| output.to_string())
+    }
+
     /// Starts a command in a container of its own by `peerctl run`; `name` names its output.
     ///
     /// # Errors

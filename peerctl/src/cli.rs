@@ -66,6 +66,9 @@ pub enum Verb {
     },
     /// Leave the cluster for ever and stop the node; it forgets its key, and may join again as another
     Leave {
+        /// First drain all containers for so long: out of the names at once, then detached [default: no drain]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        drain: Option<Duration>,
         /// Remove the containers' interfaces too [default: the next start of the node does]
         #[arg(long)]
         release: bool,
@@ -83,6 +86,10 @@ pub enum Verb {
         /// The container's id, or the path of its namespace
         #[arg(value_name = "ID|TARGET")]
         target: String,
+        /// Take it out of the names at once, and detach it after so long: 30s outlasts every answer of DNS that leads to it.
+        /// Interrupted, the node ends the drain by itself [default: no drain]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        drain: Option<Duration>,
     },
     /// Run a command in a new namespace on a network
     Run(Run),
@@ -100,6 +107,16 @@ pub enum Verb {
     /// Services and databases
     #[command(subcommand, arg_required_else_help = true)]
     Service(Service),
+    /// Declare a version of an application live: its ready containers answer to names from now on
+    Deploy {
+        /// The application
+        app: String,
+        /// The version; the last one deployed is the latest
+        version: String,
+        /// The network, by name or id; may be left out when the node holds one
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+    },
     /// List the private domain names of an application
     #[command(alias = "private-networks-domain-names")]
     DomainNames {
@@ -336,9 +353,9 @@ pub struct Place {
     /// The application it belongs to
     #[arg(long)]
     pub app: String,
-    /// Its type within the application
-    #[arg(long = "type", default_value = "web", value_name = "TYPE")]
-    pub kind: String,
+    /// Its type within the application [default: web; of a database its own]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
     /// Its number within the type, from 1 [default: the lowest free]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub number: Option<u32>,
@@ -348,6 +365,13 @@ pub struct Place {
     /// The service that it serves [default: its type]
     #[arg(long, value_name = "S")]
     pub service: Option<String>,
+    /// The database that it is, and which of its servers: mysql, mysql/leopard [default server: default]
+    #[arg(long, value_name = "TYPE[/SERVER]", conflicts_with = "service")]
+    pub database: Option<String>,
+    /// Let no name lead to it until this succeeds: tcp:PORT, http:PORT/PATH (a status of 200 to 399), or exec CMD, a line
+    /// for its /bin/sh [default: it is ready at once]
+    #[arg(long, value_name = "WHAT", num_args = 1..)]
+    pub ready_when: Vec<String>,
     /// Its interface
     #[arg(long, default_value = "peerd0", value_name = "NAME")]
     pub ifname: String,
@@ -419,6 +443,16 @@ mod tests {
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a"]).is_err());
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1", "--netns", "/x"]).is_err());
         assert!(Cli::try_parse_from(["peerctl", "attach", "--app", "a", "--pid", "1"]).is_ok());
+    }
+
+    #[test]
+    fn a_condition_ends_at_the_next_option_and_a_database_is_no_service() {
+        let words = ["peerctl", "run", "--app", "a", "--ready-when", "exec", "pg_isready", "--type", "db", "--", "x"];
+        let Verb::Run(run) = Cli::try_parse_from(words).expect("parses").verb else { panic!("run is run") };
+        assert_eq!(run.place.ready_when, ["exec", "pg_isready"]);
+        assert_eq!((run.place.kind.as_deref(), run.command), (Some("db"), vec!["x".to_owned()]));
+        let both = ["peerctl", "attach", "--app", "a", "--pid", "1", "--database", "mysql", "--service", "db"];
+        assert!(Cli::try_parse_from(both).is_err());
     }
 
     /// Every help text, verb by verb, as a person sees it on a terminal of 100 columns.

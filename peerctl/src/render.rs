@@ -158,7 +158,10 @@ pub fn container(detail: &ContainerDetail) -> String {
         ("address", row.address.clone()),
         ("network", format!("{} {}", row.network, detail.network_id)),
         ("node", row.node.clone()),
-        ("service", row.service.clone()),
+        (
+            "service",
+            row.server.as_ref().map_or_else(|| row.service.clone(), |server| format!("{}-{server}", row.service)),
+        ),
         ("version", or_dash(row.version.as_deref())),
         ("state", row.state.clone()),
         ("key", row.public_key.clone()),
@@ -170,6 +173,9 @@ pub fn container(detail: &ContainerDetail) -> String {
             ("received", format!("{} packets, {} bytes", local.rx_packets, local.rx_bytes)),
             ("sent", format!("{} packets, {} bytes", local.tx_packets, local.tx_bytes)),
         ]);
+        lines.extend(local.waits_for.iter().map(|when| ("waits for", when.clone())));
+        lines.extend(local.not_ready.iter().map(|reason| ("not ready", reason.clone())));
+        lines.extend(local.detached_in_s.iter().map(|left_s| ("draining", format!("{left_s} s left"))));
     }
     lines.iter().map(|(key, value)| format!("{key:<11} {}\n", printable(value))).collect()
 }
@@ -354,6 +360,7 @@ mod tests {
             number,
             version: version.map(Into::into),
             service: "web".into(),
+            server: None,
             state: "ready".into(),
             public_key: "mga1NPqzLqgPdv5S8XR3RcTpdVnbsdyAoHjJeAZx9F0=".into(),
         };

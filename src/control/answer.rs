@@ -117,8 +117,20 @@ pub struct Attached {
     pub number: u32,
     /// The 5-part name.
     pub hostname: String,
+    /// `ready`, or `starting` when something is to make it so.
+    pub state: String,
     pub ifname: String,
     pub mtu_bytes: u32,
+}
+
+/// `deploy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    pub network: String,
+    pub app: String,
+    pub version: String,
+    /// How many ready containers of this version the node knows.
+    pub ready: usize,
 }
 
 /// A row of `container ls`.
@@ -135,6 +147,8 @@ pub struct ContainerRow {
     pub number: u32,
     pub version: Option<String>,
     pub service: String,
+    /// The server's name, if it is a database: `service` is the database's type then.
+    pub server: Option<String>,
     /// `starting`, `ready`, `draining` or `gone`.
     pub state: String,
     pub public_key: String,
@@ -166,6 +180,12 @@ pub struct LocalDetail {
     pub rx_packets: u64,
     pub tx_bytes: u64,
     pub tx_packets: u64,
+    /// What is to make it ready, while it is starting.
+    pub waits_for: Option<String>,
+    /// Why it was not ready when that was last tried.
+    pub not_ready: Option<String>,
+    /// When it is detached, while it is draining.
+    pub detached_in_s: Option<u64>,
 }
 
 /// A record of `dns query`.

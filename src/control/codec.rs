@@ -67,7 +67,7 @@ mod tests {
 
         #[test]
         fn a_request_with_a_byte_changed_is_read_without_a_panic(at in 0usize..40, to in any::<u8>()) {
-            let mut line = encode_line(&Request::Detach { target: "0011223344556677".into() });
+            let mut line = encode_line(&Request::Detach { target: "0011223344556677".into(), drain_s: Some(30) });
             let len = line.len();
             line[at % len] = to;
             let _ = decode_line::<Request>(&line);

@@ -2,35 +2,104 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ReadyWhen;
+
 /// What a caller asks of its node. Names and ids are as the person typed them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Request {
-    Init { name: Option<String> },
-    Invite { networks: Vec<String>, ttl_s: u64, uses: u32, signer: bool },
-    Join { token: String },
-    Leave { release: bool },
-    NetworkCreate { name: Option<String>, internal: bool },
+    Init {
+        name: Option<String>,
+    },
+    Invite {
+        networks: Vec<String>,
+        ttl_s: u64,
+        uses: u32,
+        signer: bool,
+    },
+    Join {
+        token: String,
+    },
+    /// The containers drain for so long before.
+    Leave {
+        release: bool,
+        drain_s: Option<u64>,
+    },
+    NetworkCreate {
+        name: Option<String>,
+        internal: bool,
+    },
     NetworkLs,
-    NetworkInspect { network: Option<String> },
-    NetworkGrant { network: String, node: String, owner: bool },
-    NetworkUngrant { network: String, node: String },
+    NetworkInspect {
+        network: Option<String>,
+    },
+    NetworkGrant {
+        network: String,
+        node: String,
+        owner: bool,
+    },
+    NetworkUngrant {
+        network: String,
+        node: String,
+    },
     NodeLs,
-    NodeExpel { node: String },
+    NodeExpel {
+        node: String,
+    },
     Attach(Box<Attach>),
-    Detach { target: String },
-    ContainerLs { network: Option<String> },
-    ContainerInspect { id: String },
-    DnsQuery { name: String, kind: String, caller: String },
-    DnsExplain { name: String, caller: String },
-    DomainNames { app: Option<String>, network: Option<String> },
-    Apply { network: Option<String>, app: Option<String>, text: String, dry_run: bool },
-    ServiceLs { network: Option<String>, app: Option<String> },
-    ServiceInspect { service: String, network: Option<String>, app: Option<String> },
+    /// It is out of the names for so long before.
+    Detach {
+        target: String,
+        drain_s: Option<u64>,
+    },
+    Deploy {
+        app: String,
+        version: String,
+        network: Option<String>,
+    },
+    ContainerLs {
+        network: Option<String>,
+    },
+    ContainerInspect {
+        id: String,
+    },
+    DnsQuery {
+        name: String,
+        kind: String,
+        caller: String,
+    },
+    DnsExplain {
+        name: String,
+        caller: String,
+    },
+    DomainNames {
+        app: Option<String>,
+        network: Option<String>,
+    },
+    Apply {
+        network: Option<String>,
+        app: Option<String>,
+        text: String,
+        dry_run: bool,
+    },
+    ServiceLs {
+        network: Option<String>,
+        app: Option<String>,
+    },
+    ServiceInspect {
+        service: String,
+        network: Option<String>,
+        app: Option<String>,
+    },
     Status,
     Drops,
-    Wait { awaited: Awaited, timeout_s: u64 },
-    Events { count: Option<u64> },
+    Wait {
+        awaited: Awaited,
+        timeout_s: u64,
+    },
+    Events {
+        count: Option<u64>,
+    },
 }
 
 impl Request {
@@ -105,5 +174,9 @@ pub struct Attach {
     pub number: Option<u32>,
     pub version: Option<String>,
     pub service: Option<String>,
+    /// The server's name, if it is a database: the service is the database's type then.
+    pub server: Option<String>,
+    /// What must succeed before names lead to it; without it they do at once.
+    pub ready_when: Option<ReadyWhen>,
     pub ifname: String,
 }

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::node::lock;
+use crate::control::ReadyWhen;
 use crate::dns::Caller;
 use crate::gossip::{self, FileKind, Stored, Write};
 use crate::model::{AttachmentId, NetworkId, WgPublicKey};
 use crate::sys::netns::{Anchor, NetnsId};
+use crate::sys::probe::User;
 use crate::sys::store::{StateDir, StoreError};
 
 /// The file that remembers the attachments.
@@ -35,6 +38,33 @@ pub struct Local {
     pub mtu_bytes: u32,
     /// The `/etc/netns/NAME/resolv.conf` that is ours to remove.
     pub resolv: Option<PathBuf>,
+    /// What makes it ready, if it was not so at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_when: Option<Condition>,
+    /// When it is detached, once it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// What makes a container ready, and with whose rights that is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    pub when: ReadyWhen,
+    pub user: User,
+}
+
+/// How long a container drains, by the wall clock, which alone goes on over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    pub whole_ms: u64,
+    pub until_unix_ms: u64,
+}
+
+impl Drain {
+    /// What is left of it: never more than the whole, wherever the wall clock has gone.
+    fn left(self, unix_ms: u64) -> Duration {
+        Duration::from_millis(self.until_unix_ms.saturating_sub(unix_ms).min(self.whole_ms))
+    }
 }
 
 mod as_text {
@@ -67,6 +97,8 @@ struct Inner {
     keys: BTreeMap<AttachmentId, WgPublicKey>,
     /// Of an earlier run, and not served yet.
     unserved: BTreeSet<AttachmentId>,
+    /// When those that drain are detached: by this clock, which does not jump.
+    drains: BTreeMap<AttachmentId, Instant>,
     /// Namespaces in which something is being attached or detached right now.
     busy: BTreeMap<NetnsId, AttachmentId>,
 }
@@ -95,7 +127,7 @@ pub enum ClaimError {
 }
 
 impl Attachments {
-    /// The attachments that an earlier run left.
+    /// The attachments that an earlier run left. Call [`Self::resume_drains`] next.
     pub fn new(state: Arc<StateDir>, callers: Callers, remembered: Vec<Local>) -> Self {
         let locals: BTreeMap<_, _> = remembered.into_iter().map(|local| (local.id, local)).collect();
         let unserved = locals.keys().copied().collect();
@@ -164,6 +196,44 @@ impl Attachments {
         })
     }
 
+    /// Notes that an attachment drains, on disk too; an earlier such note is replaced. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing has changed.
+    pub fn drain(&self, id: AttachmentId, time: Duration, now: Instant, unix_ms: u64) -> Result<(), StoreError> {
+        let whole_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let drain = Drain { whole_ms, until_unix_ms: unix_ms.saturating_add(whole_ms) };
+        self.change(|locals| {
+            if let Some(local) = locals.get_mut(&id) {
+                local.drain = Some(drain);
+            }
+        })?;
+        lock(&self.inner).drains.insert(id, now + time);
+        Ok(())
+    }
+
+    /// What drained when the daemon ended drains on.
+    pub fn resume_drains(&self, now: Instant, unix_ms: u64) {
+        let inner = &mut *lock(&self.inner);
+        let drains = inner.locals.values().filter_map(|local| Some((local.id, now + local.drain?.left(unix_ms))));
+        inner.drains = drains.collect();
+    }
+
+    /// When an attachment that drains is detached.
+    pub fn drained_at(&self, id: AttachmentId) -> Option<Instant> {
+        lock(&self.inner).drains.get(&id).copied()
+    }
+
+    /// The attachments that have drained.
+    pub fn drained(&self, now: Instant) -> Vec<AttachmentId> {
+        lock(&self.inner).drains.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect()
+    }
+
+    /// The attachments with something that makes them ready.
+    pub fn conditional(&self) -> Vec<Local> {
+        lock(&self.inner).locals.values().filter(|local| local.ready_when.is_some()).cloned().collect()
+    }
+
     /// The attachments of an earlier run that are not served yet.
     pub fn unserved(&self) -> Vec<AttachmentId> {
         let inner = lock(&self.inner);
@@ -198,7 +268,11 @@ impl Attachments {
     /// Forgets an attachment, if it is here. Waits for the disk.
     pub fn remove(&self, id: AttachmentId) {
         self.ignore(id);
-        lock(&self.inner).keys.remove(&id);
+        {
+            let mut inner = lock(&self.inner);
+            inner.keys.remove(&id);
+            inner.drains.remove(&id);
+        }
         let removed = self.change(|locals| {
             locals.remove(&id);
         });
@@ -262,6 +336,8 @@ mod tests {
             address: Ipv4Addr::new(10, 240, 0, last),
             mtu_bytes: 1408,
             resolv: None,
+            ready_when: None,
+            drain: None,
         }
     }
 
@@ -306,6 +382,43 @@ mod tests {
         assert_eq!(on_disk(), [id(1), id(3)]);
         attachments.insert(local(4)).expect("written");
         assert_eq!(on_disk(), [id(1), id(3), id(4)]);
+    }
+
+    #[test]
+    fn what_drains_drains_on_after_a_restart_and_never_longer_than_it_was_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        let restarted = |unix_ms| {
+            let bytes = std::fs::read(path.join(FILE)).expect("the file");
+            // In another folder: the first still holds its own.
+            let other = tempfile::tempdir().expect("a folder");
+            let again = attachments(&other.path().join("state"), Attachments::remembered(Some(bytes)).expect("reads"));
+            let now = crate::sys::clock::now();
+            again.resume_drains(now, unix_ms);
+            again.drained_at(id(1)).map(|at| at - now)
+        };
+        let (s, now) = (Duration::from_secs, crate::sys::clock::now());
+        let attachments = attachments(&path, vec![local(1), local(2)]);
+        attachments.drain(id(1), s(30), now, 1_000_000).expect("written");
+        assert_eq!((attachments.drained_at(id(1)), attachments.drained_at(id(2))), (Some(now + s(30)), None));
+        assert!(attachments.drained(now + s(29)).is_empty());
+        assert_eq!(attachments.drained(now + s(30)), [id(1)]);
+        assert_eq!(restarted(1_010_000), Some(s(20)));
+        assert_eq!(restarted(2_000_000), Some(s(0)), "its time is over");
+        assert_eq!(restarted(0), Some(s(30)), "the clock was set back");
+        attachments.remove(id(1));
+        assert_eq!((attachments.drained_at(id(1)), restarted(1_010_000)), (None, None));
+    }
+
+    #[test]
+    fn a_list_of_a_version_that_knew_no_conditions_is_read() {
+        let text = serde_json::to_string(&local(1)).expect("encodes");
+        assert!(!text.contains("ready_when") && !text.contains("drain"), "{text}");
+        let back: Local = serde_json::from_str(&text).expect("reads");
+        assert!(back.ready_when.is_none() && back.drain.is_none());
+        let condition = Condition { when: "exec a b".parse().expect("reads"), user: User { uid: 7, gid: 8 } };
+        let text = serde_json::to_string(&Local { ready_when: Some(condition.clone()), ..local(1) }).expect("encodes");
+        assert_eq!(serde_json::from_str::<Local>(&text).expect("reads").ready_when, Some(condition));
     }
 
     #[test]

@@ -12,13 +12,28 @@ use super::verbs;
 use crate::control::{EventRow, ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
 
 /// Conversations under way at once with those who may change the node; further ones wait in the socket's backlog.
-const CONVERSATIONS_MAX: usize = 64;
+/// A drain that is waited for takes one of them all the time, and a deployment drains many.
+const CONVERSATIONS_MAX: usize = 256;
 /// Conversations under way at once with those who may only look; further ones are refused, and never make the others wait.
 const LOOKING_MAX: usize = 16;
 /// How long a caller may take to say its request, or to take a line of the answer.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often is looked whether a caller to whom there is nothing to say is still there.
 const LEFT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who asks, as the kernel vouches for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requester {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Requester {
+    /// Root and the node's own user may change it; others who can open the socket may look.
+    fn may_change(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
+}
 
 /// Where a verb tells how far it is.
 #[derive(Clone)]
@@ -46,9 +61,9 @@ impl Progress {
 pub async fn serve(listener: UnixListener, node: Arc<Node>) {
     let (owners, others) = (Arc::new(Semaphore::new(CONVERSATIONS_MAX)), Arc::new(Semaphore::new(LOOKING_MAX)));
     loop {
-        let caller = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
-        let (may_change, stream) = match caller {
-            Ok((uid, stream)) => (may_change(uid), stream),
+        let caller = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
+        let (requester, stream) = match caller {
+            Ok((cred, stream)) => (Requester { uid: cred.uid(), gid: cred.gid() }, stream),
             Err(error) => {
                 tracing::warn!(%error, "cannot take a caller on the control socket");
                 // Out of descriptors, most likely: the next one would fail just as fast.
@@ -56,7 +71,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>) {
                 continue;
             }
         };
-        let slot = if may_change {
+        let slot = if requester.may_change() {
             owners.clone().acquire_owned().await.ok()
         } else {
             others.clone().try_acquire_owned().ok()
@@ -67,7 +82,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>) {
         };
         let node = node.clone();
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, may_change, node).await {
+            if let Err(error) = converse(stream, requester, node).await {
                 tracing::debug!(%error, "a caller on the control socket left early");
             }
             drop(slot);
@@ -83,7 +98,7 @@ fn refuse(stream: &UnixStream) {
     let _ = stream.try_write(&encode_line(&Frame::Failed(failure)));
 }
 
-async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut read = BufReader::new(read.take(REQUEST_LEN_MAX as u64 + 1));
@@ -91,7 +106,7 @@ async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std:
 
     let (frames, mut lines) = mpsc::channel(16);
     let progress = Progress(frames.clone());
-    let answering = tokio::spawn(answer(line, may_change, node.clone(), progress, frames));
+    let answering = tokio::spawn(answer(line, requester, node.clone(), progress, frames));
     let told: std::io::Result<()> = async {
         loop {
             match tokio::time::timeout(LEFT_INTERVAL, lines.recv()).await {
@@ -131,13 +146,13 @@ async fn converse(stream: UnixStream, may_change: bool, node: Arc<Node>) -> std:
 /// Carries a request out; whether the node is to stop afterwards.
 async fn answer(
     line: Vec<u8>,
-    may_change: bool,
+    requester: Requester,
     node: Arc<Node>,
     progress: Progress,
     frames: mpsc::Sender<Frame>,
 ) -> bool {
-    let (frame, stop) = match decode_request(&line, may_change) {
-        Ok(request) => match verbs::carry_out(&node, request, &progress).await {
+    let (frame, stop) = match decode_request(&line, requester.may_change()) {
+        Ok(request) => match verbs::carry_out(&node, requester, request, &progress).await {
             Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.stop),
             Err(failure) => (Frame::Failed(failure), false),
         },
@@ -161,9 +176,4 @@ fn decode_request(line: &[u8], may_change: bool) -> Result<Request, Failure> {
         return Err(Failure::new(ExitStatus::Permission, what, "you may look at this node, not change it", hint));
     }
     Ok(request)
-}
-
-/// Root and the node's own user may change it; others who can open the socket may look.
-fn may_change(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }

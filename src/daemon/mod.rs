@@ -14,6 +14,7 @@ mod forward;
 mod node;
 mod quic;
 pub mod quic_socket;
+mod readiness;
 mod resolver;
 mod start;
 pub mod usage;

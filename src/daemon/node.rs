@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::attachments::Attachments;
 use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
+use super::readiness::Readiness;
 use super::watches::Watches;
 use crate::control::{ExitStatus, Failure};
 use crate::dns::Suffix;
@@ -31,6 +32,7 @@ pub struct Node {
     /// Below which domains short names are answered.
     pub suffixes: Vec<Suffix>,
     pub watches: Watches,
+    pub readiness: Readiness,
     pub commands: mpsc::Sender<Command>,
     /// Told when a verb has the node stop.
     pub stop: Notify,

@@ -18,10 +18,11 @@ use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
+use super::readiness::Readiness;
 use super::resolver;
 use super::verbs;
 use super::watches::Watches;
-use super::writer::Writer;
+use super::writer::{HeadFile, Writer};
 use crate::control::{ExitStatus, Failure};
 use crate::dns::Suffix;
 use crate::gossip::{self, Gossip, Identity, Stored};
@@ -33,6 +34,8 @@ use crate::sys::{clock, random, socket};
 
 /// How many verbs may have work for the machine at once; further ones wait.
 const COMMAND_COUNT_MAX: usize = 64;
+/// How long a start waits for the containers of the last run; they are taken up behind it then.
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the node tries to say goodbye when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -129,7 +132,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         tracing::warn!(%error, "cannot list the host's addresses: other nodes learn this one's when it dials them");
         Vec::new()
     });
-    let gossip_config = gossip::Config { name, endpoints: announced.clone() };
+    let head = HeadFile::of_socket(&config.socket);
+    let gossip_config = gossip::Config { name, endpoints: announced.clone(), kept: head.marks() };
     let id = identity.node();
     let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
         |error| {
@@ -137,7 +141,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
             cannot_start(ExitStatus::InvalidFile, verbs::with_causes(&error), hint)
         },
     )?;
-    let writer = Writer::spawn(state.clone()).map_err(|error| failed(&error, "does the system still give threads?"))?;
+    let writer =
+        Writer::spawn(state.clone(), head).map_err(|error| failed(&error, "does the system still give threads?"))?;
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
     let (commands, work) = mpsc::channel(COMMAND_COUNT_MAX);
@@ -155,10 +160,16 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
         suffixes: config.dns_suffixes.clone(),
         watches: Watches::default(),
+        readiness: Readiness::default(),
         commands,
         stop: tokio::sync::Notify::new(),
     });
-    verbs::adopt(&node).await;
+    let adopting = tokio::spawn({
+        let node = node.clone();
+        async move { verbs::adopt(&node).await }
+    });
+    // A node that asks the others what it did last has nothing written until they have answered, and serves meanwhile.
+    let _ = tokio::time::timeout(ADOPT_TIMEOUT, adopting).await;
     let control = socket::bind(&config.socket).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --socket");
         cannot_start(verbs::status_of_socket(&error), verbs::with_causes(&error), hint)
@@ -175,6 +186,10 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let sweeping = tokio::spawn({
         let node = node.clone();
         async move { verbs::sweep(&node).await }
+    });
+    let readying = tokio::spawn({
+        let node = node.clone();
+        async move { verbs::make_ready(&node).await }
     });
     let following = tokio::spawn({
         let (node, listen) = (node.clone(), config.listen);
@@ -201,7 +216,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    for task in [serving, sweeping, following] {
+    for task in [serving, sweeping, readying, following] {
         task.abort();
     }
     let _ = stop.send(());

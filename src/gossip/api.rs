@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::gate::HeadMark;
 use super::store::{StoreError, Write};
 use crate::membership::{Membership, State};
 use crate::model::{AttachmentId, ClusterId, Generation, Label, NetworkId, NetworkSecret, NodeId, Vni, WgPublicKey};
@@ -31,6 +32,8 @@ pub struct Config {
     pub name: Label,
     /// Where it listens, best first.
     pub endpoints: Vec<SocketAddr>,
+    /// The marks that were kept beside the disk: of what was last written, and of what was being written.
+    pub kept: Vec<HeadMark>,
 }
 
 /// What the shell is to do next.
@@ -48,7 +51,12 @@ pub enum Output {
     /// End a connection, after what was sent on it has left.
     Close { connection: ConnectionId, reason: &'static str },
     /// Write these files, all or none where the disk allows, in this order, and then call `handle_persisted`.
-    Persist { token: PersistToken, writes: Vec<Write> },
+    Persist {
+        token: PersistToken,
+        writes: Vec<Write>,
+        /// The mark of the disk once these are written: to be kept beside it, beforehand together with the one before.
+        mark: HeadMark,
+    },
     /// The cluster changed as this node sees it.
     MembershipChanged(Arc<Membership>),
     /// The secrets of a network that this node holds, newest generation first; empty when it lost the network.

@@ -71,6 +71,9 @@ impl Gossip {
         if self.own_container(spec.id).is_some() {
             return Err(OperationError::AttachmentTaken(spec.id));
         }
+        if self.is_gated(network) {
+            return Ok(None);
+        }
         let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
         let own = own.into_iter().flat_map(OwnLog::records).filter_map(|record| match record.body() {
             Body::Container(c) if c.app == spec.app && c.kind == spec.kind => Some((c, record.record().rev)),
@@ -161,6 +164,10 @@ impl Gossip {
 
     fn tend_attach_wait(&mut self, wait: &mut AttachWait, now: Instant) -> Option<OperationError> {
         let (network, space) = (wait.spec.network.clone(), wait.spec.space);
+        if self.is_gated(&network) {
+            (wait.ask_at, wait.until) = (now + ASK_EVERY, now + ADDRESS_TIMEOUT);
+            return None;
+        }
         let homes = self.networks.get(&network)?.holdings.homes(space.range());
         let is_home = homes.contains(&self.me);
         if wait.ask_at <= now {
@@ -251,9 +258,14 @@ impl Gossip {
         self.change_container(id, now, |body| body.public_key = key)
     }
 
-    /// Publishes whether an attachment is to be found by name.
+    /// Publishes whether an attachment is to be found by name. One that drains goes on draining, whatever is said of it: who
+    /// finds it ready may have looked before.
     pub fn set_container_state(&mut self, id: AttachmentId, state: State, now: Instant) -> OperationId {
-        self.change_container(id, now, |body| body.state = state)
+        self.change_container(id, now, |body| {
+            if body.state != State::Draining {
+                body.state = state;
+            }
+        })
     }
 
     fn change_container(

@@ -182,13 +182,19 @@ impl Gossip {
             }
             (Asked::Hello, ..) => self.close(connection, "the peer refused our Hello"),
             (Asked::Join, None, message) => self.handle_join_reply(connection, message),
-            (Asked::Sync, Some(peer), Message::Shards(shards)) => self.compare_shards(peer, connection, shards, now),
+            (Asked::Sync, Some(peer), Message::Shards(shards)) => {
+                self.note_shards(peer, &shards, now);
+                self.compare_shards(peer, connection, shards, now);
+            }
             (Asked::Sync, Some(peer), Message::Same) => {
                 self.agreements.note(peer, now);
+                self.note_same(peer, now);
                 self.sync_step();
             }
             (Asked::Heads(shard), Some(peer), Message::State(state)) if state.shard == shard => {
+                self.note_heads(peer, &state);
                 self.compare_logs(peer, connection, state, now);
+                self.tend_gates(now);
             }
             (Asked::Pull { shard, origin }, Some(peer), Message::Pulled(delta))
                 if delta.head.head().shard == shard && delta.head.origin() == origin =>

@@ -104,7 +104,7 @@ impl Gossip {
         }
     }
 
-    fn near(&self) -> Vec<NodeId> {
+    pub(super) fn near(&self) -> Vec<NodeId> {
         let near: BTreeSet<NodeId> = self.peers.members().chain(self.dial_set()).collect();
         near.into_iter().collect()
     }

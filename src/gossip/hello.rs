@@ -113,6 +113,7 @@ impl Gossip {
         }
         self.offer_all(connection, peer);
         self.sync_with(connection, peer, now);
+        self.tend_gates(now);
     }
 
     /// Keeps records that say who is a member until the logs that hold them are here.

@@ -34,6 +34,9 @@ impl Gossip {
         if !is_home || !self.may_see(peer, &Shard::Network(network.clone())) {
             return Message::Unknown;
         }
+        if self.is_gated(network) {
+            return Message::Space(SpaceAnswer::Asked);
+        }
         let Some(holdings) = self.holdings_ahead(network) else { return Message::Unknown };
         let mut spare = self.rested(network, space, now);
         // What another home gave to this node is not this node's to give on.
@@ -147,6 +150,9 @@ impl Gossip {
     /// grantees their part.
     pub(super) fn do_home_duties(&mut self, network: &NetworkId, now: Instant) {
         if !self.networks.contains_key(network) {
+            return;
+        }
+        if self.is_gated(network) {
             return;
         }
         self.tend_rotation(network, now);

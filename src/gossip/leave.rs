@@ -51,7 +51,11 @@ impl Gossip {
         operation
     }
 
-    fn check_leave(&self) -> Result<(), OperationError> {
+    /// Whether [`Self::leave`] would begin.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn check_leave(&self) -> Result<(), OperationError> {
         let state = self.state().ok_or(OperationError::NoCluster)?;
         if self.leaving.is_some() || self.joining.is_some() {
             return Err(OperationError::Busy);

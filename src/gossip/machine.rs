@@ -14,6 +14,7 @@ use super::api::{Config, Done, OperationError, OperationId, Output};
 use super::attach::AttachWait;
 use super::exchange::Exchanges;
 use super::files::{BootFile, Entrance, Invite};
+use super::gate::Gate;
 use super::identity::Identity;
 use super::join::Joining;
 use super::leave::Leaving;
@@ -62,6 +63,11 @@ pub struct Gossip {
     pub(super) spaces: BTreeMap<NetworkId, NetworkSpace>,
     pub(super) membership: Arc<Membership>,
 
+    /// Whether the disk may be older than what this node signed.
+    pub(super) is_in_doubt: bool,
+    pub(super) gates: BTreeMap<Shard, Gate>,
+    /// Shards whose gate opened although nobody could say what this node signed there before.
+    pub(super) unconfirmed: BTreeSet<Shard>,
     pub(super) alive: Alive,
     /// Whether a grant came or went since it was last decided whom to watch.
     pub(super) shared_changed: bool,
@@ -149,6 +155,9 @@ impl Gossip {
             rotations: BTreeMap::new(),
             spaces: BTreeMap::new(),
             membership: Arc::default(),
+            is_in_doubt: false,
+            gates: BTreeMap::new(),
+            unconfirmed: BTreeSet::new(),
             alive: Alive::new(now),
             shared_changed: false,
             peers: Peers::default(),

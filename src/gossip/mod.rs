@@ -10,7 +10,7 @@
 //!   checked there, never in the machine. It is refused above [`Gossip::message_len_max`] bytes.
 //! - A **datagram** may be lost, and is then forgotten. It holds at most [`DATAGRAM_LEN_MAX`] bytes.
 //! - A [`Output::Persist`] is written to disk as [`crate::gossip::store`] says, then confirmed. What this node itself
-//!   signed leaves it only after that.
+//!   signed leaves it only after that. Its mark is kept beside the disk, for [`Config::kept`] of the next start.
 
 mod agree;
 mod alive;
@@ -19,6 +19,7 @@ mod attach;
 mod define;
 mod exchange;
 mod files;
+mod gate;
 mod hearing;
 mod hello;
 mod home;
@@ -51,6 +52,7 @@ pub use api::{
     AttachSpec, Attached, Config, ConnectionId, Done, ExchangeId, Invited, JoinError, JoinStep, OperationError,
     OperationId, Output, PersistToken, Space,
 };
+pub use gate::{ALONE, HeadMark, HeadMarkError, Waiting};
 pub use hearing::DATAGRAM_LEN_MAX;
 pub use identity::Identity;
 pub use machine::Gossip;

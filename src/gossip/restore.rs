@@ -41,7 +41,7 @@ impl Gossip {
                 let file: ClusterFile = files::open_signed(stored, files::CLUSTER, FileKind::Cluster, id)?
                     .ok_or_else(|| StoreError::Missing(files::CLUSTER.to_owned()))?;
                 this.boot.member = true;
-                this.restore(stored, file, now)?;
+                this.restore(stored, boot.boot, file, now)?;
             }
             None if boot.member => return Err(StoreError::Missing(files::CLUSTER.to_owned())),
             // What an interrupted `init` or `join` left behind was acknowledged to nobody.
@@ -78,7 +78,13 @@ impl Gossip {
         }
     }
 
-    fn restore(&mut self, stored: &Stored, file: ClusterFile, now: Instant) -> Result<(), StoreError> {
+    fn restore(
+        &mut self,
+        stored: &Stored,
+        stored_boot: Boot,
+        file: ClusterFile,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let cluster = file.id;
         self.belong(file)?;
         for name in stored.names("log-") {
@@ -121,7 +127,9 @@ impl Gossip {
             }
             self.wanted.entry(network).or_insert(Wanted { state: None, until: Some(now + Duration::from_secs(60)) });
         }
+        self.check_head(stored_boot, now);
         self.refresh_all(now);
+        self.tend_gates(now);
         // What is signed from here on outranks what was signed before, so what peers remember of that is asked for first.
         self.announce_at = Some(now + ANNOUNCE_AFTER);
         Ok(())

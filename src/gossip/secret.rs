@@ -20,6 +20,8 @@ const GENERATION_COUNT_MAX: usize = 2;
 const ROTATE_FIRST: Duration = Duration::from_secs(1);
 /// How long the next owner leaves it to the one before.
 const ROTATE_AFTER: Duration = Duration::from_secs(5);
+/// How long an owner looks for the newest secret before it takes it for lost: whoever made it has forgotten it.
+const ROTATE_LOST: Duration = Duration::from_secs(10);
 /// How long a new secret takes to be on disk at most, before another one is made.
 const ROTATE_AGAIN: Duration = Duration::from_secs(30);
 pub(super) const SEEK_EVERY: Duration = Duration::from_secs(1);
@@ -41,17 +43,19 @@ impl Gossip {
         }
     }
 
-    /// Replaces a secret that somebody knows who is to know it no longer: the owner with the lowest id does so first, the
+    /// Replaces a secret that somebody knows who is to know it no longer, or that nobody has: the owner with the lowest id does so first, the
     /// next one [`ROTATE_AFTER`] later if it is still due, and so on.
     pub(super) fn tend_rotation(&mut self, network: &NetworkId, now: Instant) {
         let Some(state) = self.networks.get(network) else { return };
         let mut owners = state.owners.iter().filter(|owner| state.is_granted(**owner));
-        let Some(rank) = owners.position(|owner| *owner == self.me).filter(|_| state.is_secret_stale()) else {
+        let is_lost = state.view.secret.is_some_and(|(generation, hash)| !self.holds(network, generation, hash));
+        let first = if state.is_secret_stale() { Some(ROTATE_FIRST) } else { is_lost.then_some(ROTATE_LOST) };
+        let (Some(rank), Some(first)) = (owners.position(|owner| *owner == self.me), first) else {
             self.rotations.remove(network);
             return;
         };
         let removed = state.removed.clone();
-        let wait = ROTATE_FIRST + ROTATE_AFTER.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
+        let wait = first + ROTATE_AFTER.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
         let at = self.rotations.entry(network.clone()).or_insert(now + wait);
         if *at <= now {
             *at = now + ROTATE_AGAIN;

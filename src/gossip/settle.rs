@@ -160,6 +160,7 @@ impl Gossip {
                 self.networks.get(id).is_none_or(|old| !old.view.grants.keys().eq(state.view.grants.keys()));
             self.networks.insert(id.clone(), state);
             if !held {
+                self.close_gate(Shard::Network(id.clone()), now);
                 self.spaces.entry(id.clone()).or_default();
                 self.tell_keys(id);
             }
@@ -184,12 +185,16 @@ impl Gossip {
                 self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
             }
         }
-        if self.authors.remove(&(self.me, shard.clone())).is_some() {
+        if let Some(log) = self.authors.remove(&(self.me, shard.clone())) {
+            // Others may still have it, and tell it again when the grant comes back.
+            self.restored.extend(log.stamp().map(|stamp| ((self.me, shard.clone()), stamp)));
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
         self.unsaved.forget(&shard);
         self.rumours.forget(&shard);
         self.rotations.remove(id);
+        self.gates.remove(&shard);
+        self.unconfirmed.remove(&shard);
         self.wanted.remove(id);
         if self.secrets.remove(id).is_some() {
             self.persister.write(Write::remove(files::secrets_name(id)));
@@ -257,6 +262,14 @@ impl Gossip {
                 Ingested::Known
             }
             Err(ApplyError::Mismatch) => Ingested::Mismatch,
+            // Another life of this node does not know whom it has expelled: what is said next says both.
+            Err(ApplyError::Revocation) if self.pens.contains_key(&origin) => match Log::first(delta) {
+                Ok((heard, _)) => {
+                    self.adopt(&shard, &heard);
+                    Ingested::Changed
+                }
+                Err(_) => Ingested::Mismatch,
+            },
             Err(error) => {
                 tracing::debug!(node = %origin, ?shard, %error, "a log is refused");
                 if error == ApplyError::TooLong && from == Some(origin) {
@@ -306,9 +319,9 @@ impl Gossip {
         }
     }
 
-    /// Seals what we wrote and hands it to the disk, unless it is busy: then the next round takes it.
+    /// Seals what we wrote and hands it to the disk, unless it is busy or a gate is closed: then a later round takes it.
     pub(super) fn flush(&mut self, now: Instant) {
-        if self.persister.is_busy() {
+        if self.persister.is_busy() || !self.gates.is_empty() {
             return;
         }
         let changed: Vec<(NodeId, Shard)> =
@@ -321,7 +334,8 @@ impl Gossip {
         }
         if self.persister.has_pending() {
             let (token, writes) = self.persister.start();
-            self.outputs.push_back(Output::Persist { token, writes });
+            let mark = self.head_mark(self.boot.boot);
+            self.outputs.push_back(Output::Persist { token, writes, mark });
         }
     }
 

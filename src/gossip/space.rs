@@ -12,10 +12,13 @@ use super::machine::Gossip;
 use super::message::Message;
 use crate::membership::body::{Body, Release};
 use crate::membership::{Holdings, Kind, Shard, Stamp, Verified, ranges_of};
-use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
+use crate::model::{AttachmentId, CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
 
 /// How long a freed address rests before it is used again.
 pub const REST: Duration = Duration::from_secs(60);
+
+/// How long a container keeps an address that this node does not hold: logs may be missing for a moment.
+const UNHELD_MAX: Duration = Duration::from_secs(5);
 
 /// What a node remembers of a network's addresses beside its records.
 #[derive(Default)]
@@ -30,6 +33,8 @@ pub(super) struct NetworkSpace {
     pub(super) next_ahead: Option<Instant>,
     /// How many attaches wait for an address.
     pub(super) waiting: usize,
+    /// Containers of ours whose addresses others hold by now, and since when.
+    unheld: BTreeMap<AttachmentId, Instant>,
 }
 
 /// What a holder said that was asked to give addresses back.
@@ -188,6 +193,9 @@ impl Gossip {
         else {
             return Message::Unknown;
         };
+        if self.is_gated(network) {
+            return Message::Reclaimed { count: 0, free_in_s: None };
+        }
         let mut spare = self.rested(network, space, now);
         let from_peer = |address: &Ipv4Addr| {
             let segment = holdings.segment(*address);
@@ -214,6 +222,28 @@ impl Gossip {
             for range in ranges_of(addresses) {
                 log.put(pen, &Body::Release(Release { range, home, share }), Rev(0));
             }
+        }
+    }
+
+    /// Ends containers of ours whose addresses are not ours any more: this node was away when they were taken back, or set back
+    /// to before it gave them up. Nobody reaches them, and somebody else may have the address.
+    pub(super) fn end_unheld(&mut self, network: &NetworkId, now: Instant) {
+        let Some(holdings) = self.holdings_ahead(network).filter(|_| !self.is_gated(network)) else { return };
+        let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
+        let unheld = own
+            .into_iter()
+            .flat_map(super::attach::containers)
+            .filter(|container| holdings.holder(container.address) != Some(self.me));
+        let unheld: BTreeSet<AttachmentId> = unheld.map(|container| container.id).collect();
+        let Some(memory) = self.spaces.get_mut(network) else { return };
+        memory.unheld.retain(|id, _| unheld.contains(id));
+        let late = unheld.into_iter().filter(|id| {
+            let since = *memory.unheld.entry(*id).or_insert(now);
+            now.saturating_duration_since(since) >= UNHELD_MAX
+        });
+        for id in late.collect::<Vec<_>>() {
+            tracing::warn!(attachment = %id, %network, "another node holds its address by now: it is detached");
+            self.remove_container(id, now);
         }
     }
 

@@ -147,6 +147,7 @@ impl Gossip {
         self.spaces.retain(|id, space| here.contains_key(id) || coming.contains_key(id) || !space.is_rested(now));
         let networks: Vec<NetworkId> = self.networks.keys().cloned().collect();
         for network in networks {
+            self.end_unheld(&network, now);
             let Some(memory) = self.spaces.get_mut(&network) else { continue };
             if memory.next_top_up.is_some_and(|at| at > now) {
                 continue;

@@ -242,7 +242,7 @@ impl Gossip {
     }
 
     /// Whether a peer knows of something that this node signed before it started and does not remember.
-    fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
+    pub(super) fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
         let Some(pen) = self.pens.get(&origin) else { return false };
         let restored = self.restored.get(&(origin, shard.clone()));
         theirs.boot < pen.boot() && restored.is_none_or(|restored| theirs > *restored)

@@ -20,6 +20,7 @@ impl Gossip {
             self.tend_join(now);
             self.tend_leave(now);
             self.sync_round(now);
+            self.tend_gates(now);
             if self.announce_at.is_some_and(|at| at <= now) {
                 self.announce();
             }
@@ -31,7 +32,8 @@ impl Gossip {
                 self.save_foreign_logs();
             }
             if let Some((token, writes)) = self.persister.retry(now) {
-                self.outputs.push_back(Output::Persist { token, writes });
+                let mark = self.head_mark(self.boot.boot);
+                self.outputs.push_back(Output::Persist { token, writes, mark });
             }
         }
         if self.alive.due() <= now {

@@ -13,7 +13,7 @@ use super::delta::{Delta, Rest, ShortHash};
 use super::head::{Head, SetHash};
 use super::log::Log;
 use super::record::{Kind, Record, Shard, Slot, Stamp};
-use super::signed::{SignedHead, Verified};
+use super::signed::{SignedHash, SignedHead, Verified};
 use crate::model::{Boot, ClusterId, NodeId, Rev, Seq};
 
 /// Signs, and counts what it signs: no stamp is used twice in a boot.
@@ -140,7 +140,7 @@ impl OwnLog {
         for own in ours.into_values() {
             if own.record().boot == this_boot {
                 again.push(own);
-            } else if !(goes_on && is_known(&own)) {
+            } else if !(goes_on && is_known(&own)) || own.record().kind == Kind::REVOCATION {
                 self.records.insert(own.slot(), own);
             }
         }
@@ -155,6 +155,11 @@ impl OwnLog {
         self.removed.clear();
         self.changed = true;
         self.rebased = true;
+    }
+
+    /// The hash of the newest head that was sealed or taken over.
+    pub fn head(&self) -> Option<SignedHash> {
+        self.sealed.as_ref().map(SignedHead::hash)
     }
 
     /// The newest head that was sealed or taken over.

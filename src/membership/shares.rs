@@ -147,8 +147,13 @@ impl Holdings {
         counts
     }
 
+    /// The nodes that may share any address out.
+    pub fn every_home(&self) -> BTreeSet<NodeId> {
+        self.segments.values().map(|segment| segment.home).collect()
+    }
+
     /// The nodes that may share addresses of `space` out.
-    pub fn homes(&self, space: Ipv4Range) -> std::collections::BTreeSet<NodeId> {
+    pub fn homes(&self, space: Ipv4Range) -> BTreeSet<NodeId> {
         self.segments(space).map(|segment| segment.home).collect()
     }
 }

@@ -7,7 +7,7 @@ use rand_core::RngCore;
 
 use crate::membership::Network;
 use crate::model::{Generation, NodeId};
-use crate::packet::FRAME_HEADER_LEN;
+use crate::packet::{FRAME_HEADER_LEN, Superpacket, Unreachable};
 
 use super::attachment::{AttachmentSlot, Remote, Route};
 use super::gate::Turn;
@@ -329,13 +329,16 @@ impl Router {
         }
     }
 
-    /// Forgets a route with its tunnels; what waited is dropped for `reason`.
+    /// Forgets a route with its tunnels; what waited is dropped for `reason`, and refused if nobody is there any more.
     pub(super) fn close_route(&mut self, now: Instant, slot: AttachmentSlot, to: Ipv4Addr, reason: DropReason) {
         let Some(route) = self.attachments[slot].routes.remove(&to) else { return };
-        for queued in &route.queue {
-            self.queued_bytes -= queued.packet.len();
-        }
         self.drops.add(reason, route.queue.len() as u64);
+        for mut queued in route.queue {
+            self.queued_bytes -= queued.packet.len();
+            if reason == DropReason::UnknownDestination {
+                self.refuse(now, slot, &Superpacket::complete(&mut queued.packet), Unreachable::Host);
+            }
+        }
         for tunnel in route.tunnels {
             self.tunnels.remove(now, tunnel);
         }

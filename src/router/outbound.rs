@@ -261,7 +261,7 @@ impl Router {
     }
 
     /// Tells a container that its packet goes nowhere, unless it has been told often enough.
-    fn refuse(&mut self, now: Instant, slot: AttachmentSlot, packet: &Superpacket<'_>, why: Unreachable) {
+    pub(super) fn refuse(&mut self, now: Instant, slot: AttachmentSlot, packet: &Superpacket<'_>, why: Unreachable) {
         let Ok(original) = packet.view() else { return };
         let attachment = &mut self.attachments[slot];
         let mut error = [0; ICMP_ERROR_LEN_MAX];

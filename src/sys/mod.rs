@@ -7,6 +7,7 @@
 //! executed again with a hidden argument. Whatever only needs another network namespace runs on a thread of its own.
 
 pub mod alarm;
+pub mod beside;
 pub mod clock;
 pub mod cred;
 pub mod helper;
@@ -15,6 +16,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod os_error;
+pub mod probe;
 pub mod process;
 pub mod random;
 pub mod resolv;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::OsError;
@@ -139,12 +140,7 @@ impl Netns {
 
     /// What to remember of it.
     pub fn anchor(&self) -> Anchor {
-        Anchor {
-            origin: self.origin.clone(),
-            id: self.id,
-            started_ticks: self.started_ticks,
-            machine_boot: machine_boot(),
-        }
+        Anchor { origin: self.origin.clone(), id: self.id, started_ticks: self.started_ticks, machine_boot: boot_id() }
     }
 
     /// Its identity.
@@ -189,7 +185,7 @@ impl Netns {
 
     /// Moves the calling thread into it, for good.
     pub(super) fn enter(&self) -> io::Result<()> {
-        Ok(rustix::thread::move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)
+        Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// Does `work` inside, on a thread of its own that ends with it: sockets opened there belong to this namespace for
@@ -257,7 +253,21 @@ pub(super) fn started_ticks(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn machine_boot() -> String {
+/// Moves the calling process into a network namespace for good, and into the user namespace that owns it if it takes that.
+/// It must have one thread.
+pub(super) fn enter_from_one_thread(netns: BorrowedFd<'_>, owner: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let net = || move_into_link_name_space(netns, Some(LinkNameSpaceType::Network));
+    let user = || move_into_link_name_space(owner, Some(LinkNameSpaceType::User));
+    // Root may enter as it is. An ordinary user has the right only from within the user namespace that is its own.
+    net().or_else(|refused| match user() {
+        // It is in that user namespace already, so the first refusal is the reason.
+        Err(Errno::INVAL) => Err(refused),
+        other => other.and_then(|()| net()),
+    })
+}
+
+/// Another one after each start of the host.
+pub(super) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 

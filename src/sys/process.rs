@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // a signal handler
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -17,6 +17,12 @@ use super::OsError;
 /// A child of this process, as a descriptor: it means this very process even when its number is used again.
 #[derive(Debug)]
 pub struct ChildHandle(OwnedFd);
+
+impl AsFd for ChildHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl ChildHandle {
     /// For the child `pid`, which must not have been waited for yet.
@@ -35,7 +41,6 @@ impl ChildHandle {
 
     /// Waits until the child has ended, at most `timeout`; whether it has. Its exit status stays to be collected.
     pub fn wait_ended(&self, timeout: Duration) -> io::Result<bool> {
-        use std::os::fd::AsFd;
         poll_readable(self.0.as_fd(), timeout)
     }
 }

@@ -123,7 +123,7 @@ impl SocketError {
 pub fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
     let io = |step| move |e: io::Error| SocketError::Io { step, path: path.to_owned(), source: e };
     let address = SocketAddrUnix::new(path).map_err(|_| SocketError::TooLong(path.to_owned()))?;
-    safe_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    safe_folder(folder_of(path))?;
     remove_stale(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -158,8 +158,12 @@ impl Drop for SocketFile {
     }
 }
 
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the folder 0700, or looks whether somebody else could exchange what is in it.
-fn safe_folder(folder: &Path) -> Result<(), SocketError> {
+pub(super) fn safe_folder(folder: &Path) -> Result<(), SocketError> {
     let io = |step| move |e: io::Error| SocketError::Io { step, path: folder.to_owned(), source: e };
     if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
         safe_folder(parent)?;

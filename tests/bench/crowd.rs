@@ -91,7 +91,7 @@ impl Crowd {
         let machine = |(number, key): (usize, &SigningKey)| {
             let endpoint = format!("192.0.2.{}:51790", 100 + number).parse().expect("an address");
             let name = if number == SIGNER { "a".to_owned() } else { format!("host-{number}") };
-            let config = Config { name: name.parse().expect("a label"), endpoints: vec![endpoint] };
+            let config = Config { name: name.parse().expect("a label"), endpoints: vec![endpoint], kept: Vec::new() };
             let mut stored = Stored::empty();
             stored.apply(&node_key(key));
             let seed = [number as u8; 32];
@@ -206,7 +206,7 @@ impl Crowd {
             stored.insert(name.clone(), content.clone());
         }
         let identity = Identity::from_key(self.keys[SIGNER].clone());
-        let config = Config { name: "a".parse().expect("a label"), endpoints: Vec::new() };
+        let config = Config { name: "a".parse().expect("a label"), endpoints: Vec::new(), kept: Vec::new() };
         Gossip::new(identity, &stored, config, self.now, 0, [0; 32]).expect("its own files").membership()
     }
 
@@ -250,7 +250,7 @@ impl Crowd {
                 self.machines[to].handle_connected(Self::connection(at), from, false, [0; 32], now);
                 self.machines[at].handle_connected(Self::connection(to), node, true, [0; 32], now);
             }
-            Output::Persist { token, writes } => {
+            Output::Persist { token, writes, .. } => {
                 if at == SIGNER {
                     writes.iter().for_each(|write| self.keep(write));
                 }

@@ -39,13 +39,15 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
         number: Some(1),
         version: Some("v1".to_owned()),
         service: None,
+        server: Some("default".to_owned()),
+        ready_when: "http:8080/health".parse().ok(),
         ifname: "peerd0".to_owned(),
     }));
     let invite = Request::Invite { networks: vec!["demo".to_owned()], ttl_s: 3600, uses: 1, signer: false };
     vec![
         ("attach", encode_line(&attach)),
         ("invite", encode_line(&invite)),
-        ("detach", encode_line(&Request::Detach { target: "0123456789abcdef".to_owned() })),
+        ("detach", encode_line(&Request::Detach { target: "0123456789abcdef".to_owned(), drain_s: Some(30) })),
         ("done", b"{\"done\":{\"data\":[{\"a\":1.5e300}],\"warnings\":[]}}\n".to_vec()),
         ("deep", [b"{\"done\":{\"data\":".as_slice(), &[b'['; 200], &[b']'; 200], b",\"warnings\":[]}}\n"].concat()),
         ("unknown", b"{\"reboot\":{\"now\":true}}\n".to_vec()),

@@ -48,22 +48,50 @@ fn alone(world: &mut World, at: usize, id: AttachmentId, network: &NetworkId, ad
     let host = world.book.attachments[&other].host;
     let node = world.nodes[host].id();
     if !world.book.expelled.contains_key(&node) {
-        world.broken(format!("{address} of {network} has two holders: node {at} and node {host}"));
+        let phase = world.book.attachments[&other].phase;
+        world.broken(format!("{address} of {network} is {id}'s on node {at} and {other}'s ({phase:?}) on node {host}"));
     }
 }
 
 /// A node starts: what it acknowledged is there, as new as it was acknowledged, and what it ended stays away.
 pub fn started(world: &mut World, at: usize) {
-    let node = &world.nodes[at];
-    if node.clone_of.is_some() {
-        return;
+    if world.nodes[at].clone_of.is_none() && !world.nodes[at].is_set_back {
+        keeps_its_word(world, at, |_| true);
     }
+}
+
+/// What became of detaches that the disk refused at first. `false` where the node does not run.
+pub fn settle_endings(world: &mut World, at: usize) -> bool {
+    let Some(machine) = &world.nodes[at].machine else { return false };
+    let there: BTreeSet<AttachmentId> = machine.attachments().into_iter().map(|(_, container)| container.id).collect();
+    let ending = |promise: &Promise| promise.host == at && matches!(promise.phase, Phase::Ending(_));
+    let ids: Vec<AttachmentId> =
+        world.book.attachments.iter().filter(|(_, promise)| ending(promise)).map(|(id, _)| *id).collect();
+    for id in ids {
+        if !there.contains(&id) {
+            world.book.end(id, world.now);
+        } else if let Some(promise) = world.book.attachments.get_mut(&id) {
+            promise.phase = Phase::Live;
+        }
+    }
+    true
+}
+
+/// A node that was set back has asked the others: the same must hold in these networks as if it had not been.
+pub fn taken_up(world: &mut World, at: usize, networks: &[NetworkId]) {
+    if world.nodes[at].machine.is_some() {
+        keeps_its_word(world, at, |network| networks.contains(network));
+    }
+}
+
+fn keeps_its_word(world: &mut World, at: usize, of: impl Fn(&NetworkId) -> bool) {
+    let node = &world.nodes[at];
     let (tainted, id) = (node.tainted, node.id());
     let Some(machine) = &node.machine else { return };
     let there: BTreeMap<AttachmentId, (Ipv4Addr, WgPublicKey)> =
         machine.attachments().into_iter().map(|(_, c)| (c.id, (c.address, c.public_key))).collect();
     let hosted: Vec<AttachmentId> =
-        world.book.attachments.iter().filter(|(_, promise)| promise.host == at).map(|(id, _)| *id).collect();
+        world.book.attachments.iter().filter(|(_, p)| p.host == at && of(&p.network)).map(|(id, _)| *id).collect();
     for attachment in hosted {
         let promise = &world.book.attachments[&attachment];
         let (phase, acknowledged, network) = (promise.phase, promise.acknowledged, promise.network.clone());
@@ -96,10 +124,7 @@ pub fn started(world: &mut World, at: usize) {
 pub fn received(world: &mut World, at: usize, bytes: &[u8]) {
     let node = world.nodes[at].id();
     let hidden = |network: &&NetworkId| !world.book.ever_granted.contains(&((*network).clone(), node));
-    let named = |network: &&NetworkId| {
-        let name = network.as_str().as_bytes();
-        bytes.windows(name.len()).any(|window| window == name)
-    };
+    let named = |network: &&NetworkId| memchr::memmem::find(bytes, network.as_str().as_bytes()).is_some();
     if let Some(network) = world.book.networks.iter().filter(hidden).find(named).cloned() {
         world.broken(format!("node {at} is told of {network}, which it was never granted"));
     }
@@ -150,9 +175,14 @@ fn members(world: &mut World, at: usize, before: Option<&Membership>, membership
     let now_in: BTreeSet<NodeId> = membership.nodes().map(|node| node.id).collect();
     let was_in: BTreeSet<NodeId> = before.iter().flat_map(|before| before.nodes()).map(|node| node.id).collect();
     let seen = &mut world.nodes[at].seen;
-    seen.gone.extend(was_in.difference(&now_in));
+    let expelled = |node: &&NodeId| world.book.perhaps_expelled.contains(*node);
+    seen.gone.extend(was_in.difference(&now_in).filter(expelled));
     let back = seen.gone.intersection(&now_in).next().copied();
-    let by_me = world.book.expelled.iter().filter(|(_, by)| **by == at && !world.nodes[at].tainted);
+    let by_me = world
+        .book
+        .expelled
+        .iter()
+        .filter(|(_, by)| **by == at && !world.nodes[at].tainted && !world.nodes[at].is_set_back);
     let kept = by_me.map(|(node, _)| *node).find(|node| now_in.contains(node));
     if let Some(node) = back.or(kept) {
         world.broken(format!("node {at} sees the expelled {node} as a member again"));
@@ -297,7 +327,12 @@ fn kept_out(world: &World, network: &Network) -> Result<(), String> {
         };
         let mut known = machine.network_keys(&network.id).into_iter();
         if known.any(|(generation, secret)| network.secret == Some((generation, secret.hash()))) {
-            return Err(format!("node {at} knows the newest secret of {}, which it is not granted", network.id));
+            let is_member = world.nodes[0].machine.as_ref().is_some_and(|m| m.membership().node(node.id()).is_some());
+            return Err(format!(
+                "node {at} (member: {is_member}) knows the newest secret {:?} of {}",
+                network.secret.map(|s| s.0),
+                network.id
+            ));
         }
     }
     Ok(())
@@ -321,7 +356,8 @@ fn own(world: &World, at: usize, network: &Network) -> Result<(), String> {
     }
     for (id, promise) in world.book.attachments.iter().filter(|(_, p)| p.host == at && p.network == network.id) {
         let there = hosted.contains_key(id);
-        if promise.phase == Phase::Live && !there || promise.phase == Phase::Ended && there {
+        let withdrawn = world.book.perhaps_ungranted.contains(&(network.id.clone(), node.id()));
+        if promise.phase == Phase::Live && !there && !withdrawn || promise.phase == Phase::Ended && there {
             return Err(format!("node {at}: {id} is {:?}, and hosted: {there}", promise.phase));
         }
     }

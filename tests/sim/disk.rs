@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use peerd::gossip::{PersistToken, Stored, Write};
+use peerd::gossip::{HeadMark, PersistToken, Stored, Write};
 
 /// How many old states are kept for rolling back.
 const SNAPSHOT_COUNT_MAX: usize = 4;
@@ -20,6 +20,9 @@ pub struct Disk {
     /// Whether it refuses whatever is written.
     pub refuses: bool,
     snapshots: Vec<Stored>,
+    /// What is kept beside it: the marks of what is there, and of what is being written.
+    pub kept: Vec<HeadMark>,
+    writing: Option<HeadMark>,
 }
 
 /// What a step of the disk did.
@@ -36,7 +39,10 @@ impl Disk {
         Self { files, ..Self::default() }
     }
 
-    pub fn start(&mut self, token: PersistToken, writes: Vec<Write>) {
+    pub fn start(&mut self, token: PersistToken, writes: Vec<Write>, mark: HeadMark) {
+        self.kept.truncate(1);
+        self.kept.push(mark);
+        self.writing = Some(mark);
         assert!(self.token.is_none(), "a second set of files before the first is confirmed");
         for write in &writes {
             let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
@@ -61,13 +67,18 @@ impl Disk {
             }
             None => {
                 self.token = None;
+                self.kept = self.writing.take().into_iter().collect();
                 Step::Finished(token, true)
             }
         }
     }
 
-    /// The power goes. Whether the file under way got its name is for the coin to say.
-    pub fn crash(&mut self, renamed: bool) {
+    /// The process is killed, or, with its `host`, the power goes: then nothing is kept beside the disk. Whether the file
+    /// under way got its name is for the coin to say.
+    pub fn crash(&mut self, renamed: bool, host: bool) {
+        if host {
+            self.kept.clear();
+        }
         if let Some(write) = self.queue.pop_front().filter(|_| renamed && !self.refuses) {
             self.files.apply(&write);
         }

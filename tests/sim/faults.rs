@@ -5,6 +5,7 @@ use std::time::Duration;
 use peerd::membership::Role;
 use peerd::model::NetworkId;
 
+use crate::checks;
 use crate::wires::below;
 use crate::world::World;
 
@@ -161,6 +162,10 @@ fn roll_back(world: &mut World, at: usize) {
         return;
     }
     taint(world, at);
+    set_back(world, at);
+}
+
+fn set_back(world: &mut World, at: usize) {
     world.tell(|| format!("node {at} is set back"));
     world.report.rolled_back += 1;
     world.crash(at);
@@ -168,22 +173,50 @@ fn roll_back(world: &mut World, at: usize) {
     world.start_node(at);
 }
 
-/// A node is set back where all others run, know what it did, and are there to be asked. Until a node asks them before it
-/// uses an address, its networks' addresses are excused all the same.
+/// A node is set back where all others run, know what it did, and are there to be asked: it takes up all that it forgot before
+/// it gives an address out. How long its freed addresses have rested is all that nobody knows.
 fn calm_roll_back(world: &mut World, at: usize) {
-    if !world.nodes[at].is_member() || world.nodes.iter().any(|node| node.clone_of.is_some()) {
+    let node = &world.nodes[at];
+    let is_in = node.is_member() && !world.book.perhaps_expelled.contains(&node.id());
+    let is_known = is_in && !node.tainted && node.disk.has_snapshot();
+    if !is_known || world.nodes.iter().any(|node| node.clone_of.is_some()) {
         return;
     }
     end_faults(world);
-    world.run(Duration::from_secs(8));
-    roll_back(world, at);
+    if !world.until(checks::LIVENESS, |world| checks::agreement(world).is_ok()) {
+        return;
+    }
+    world.run(Duration::from_secs(5));
+    let known = known_to_others(world, at);
+    let id = world.nodes[at].id();
+    let alone = world.book.ever_granted.iter().filter(|(network, node)| *node == id && !known.contains(network));
+    world.book.excused.extend(alone.map(|(network, _)| network.clone()));
+    if !checks::settle_endings(world, at) {
+        return;
+    }
+    world.book.freed.retain(|(network, _), _| !known.contains(network));
+    world.nodes[at].is_set_back = true;
+    set_back(world, at);
     for _ in 0..40 {
         world.run(Duration::from_millis(100));
         let network = one_network(world);
         let host = if below(&mut world.rng, 2) == 0 { at } else { 0 };
         world.attach(host, &network);
     }
-    world.run(Duration::from_secs(32));
+    world.run(checks::LIVENESS);
+    world.nodes[at].is_set_back = false;
+    checks::taken_up(world, at, &known);
+}
+
+/// The networks of a node that another node holds too.
+fn known_to_others(world: &World, at: usize) -> Vec<NetworkId> {
+    let id = world.nodes[at].id();
+    let machine = world.nodes[at].machine.as_ref();
+    let networks = machine.map(|machine| machine.membership()).into_iter().flat_map(|membership| {
+        let shared = membership.networks().filter(|network| network.grants.keys().any(|node| *node != id));
+        shared.map(|network| network.id.clone()).collect::<Vec<_>>()
+    });
+    networks.collect()
 }
 
 /// Nothing fails any more, everybody runs, and copies of a node are gone.

@@ -24,6 +24,8 @@ pub struct SimNode {
     pub seen: Seen,
     /// Its disk was set back, or is in two machines: what it alone knew may be lost.
     pub tainted: bool,
+    /// Its disk was set back a moment ago: it is finding out what it forgot.
+    pub is_set_back: bool,
     /// The node whose disk was copied to make this one.
     pub clone_of: Option<usize>,
 }

@@ -133,14 +133,32 @@ impl World {
     }
 }
 
-/// A node starts: its shell takes its containers up again, each with a new key.
+/// A node starts: its shell takes its containers up again, each with a new key. One that was ended has no interface any more,
+/// also where the disk is older than its end.
 pub fn started(world: &mut World, at: usize) {
     if world.nodes[at].clone_of.is_some() {
         return;
     }
     let Some(machine) = &world.nodes[at].machine else { return };
     for (_, container) in machine.attachments() {
-        world.rekey_one(at, container.id);
+        let id = container.id;
+        match world.book.attachments.get(&id) {
+            Some(Promise { phase: Phase::Ended, .. }) => {
+                world.ask(at, Intent::Detach(id), |machine, now| machine.detach(id, now));
+            }
+            _ => world.rekey_one(at, id),
+        }
+    }
+}
+
+/// A node's view changed: its shell ends what it knows to be gone, which a copy of its log elsewhere may have brought back.
+pub fn sweep(world: &mut World, at: usize) {
+    let node = &world.nodes[at];
+    let Some(machine) = node.machine.as_ref().filter(|_| node.clone_of.is_none()) else { return };
+    let is_gone = |id: &AttachmentId| world.book.attachments.get(id).is_some_and(|p| p.phase == Phase::Ended);
+    let gone: Vec<AttachmentId> = machine.attachments().iter().map(|(_, c)| c.id).filter(is_gone).collect();
+    for id in gone {
+        world.ask(at, Intent::Detach(id), |machine, now| machine.detach(id, now));
     }
 }
 

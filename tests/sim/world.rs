@@ -99,7 +99,8 @@ impl World {
         let (identity, write) = Identity::load_or_make(&files, &mut self.rng).expect("an empty disk");
         files.apply(&write.expect("a new key"));
         let endpoint: SocketAddr = format!("10.0.0.{}:51790", at + 1).parse().expect("an address");
-        let config = Config { name: format!("n{at}").parse().expect("a label"), endpoints: vec![endpoint] };
+        let config =
+            Config { name: format!("n{at}").parse().expect("a label"), endpoints: vec![endpoint], kept: Vec::new() };
         self.push(files, identity, config, None);
         self.start_node(at);
         at
@@ -123,6 +124,7 @@ impl World {
             intents: BTreeMap::new(),
             seen: Seen::default(),
             tainted: clone_of.is_some(),
+            is_set_back: false,
             clone_of,
         });
     }
@@ -136,7 +138,8 @@ impl World {
         let node = &mut self.nodes[at];
         node.life += 1;
         node.seen = Seen::default();
-        let started = Gossip::new(node.identity.clone(), &node.disk.files, node.config.clone(), self.now, wall, seed);
+        let config = Config { kept: node.disk.kept.clone(), ..node.config.clone() };
+        let started = Gossip::new(node.identity.clone(), &node.disk.files, config, self.now, wall, seed);
         match started {
             Ok(machine) => node.machine = Some(machine),
             Err(error) => return self.broken(format!("node {at} does not start after a crash: {error}")),
@@ -146,15 +149,15 @@ impl World {
         self.drain(at);
     }
 
-    /// The power goes: what was not synced is lost, and the others learn of it when they do.
+    /// The process ends, or its host: what was not synced is lost, and the others learn of it when they do.
     pub fn crash(&mut self, at: usize) {
-        let renamed = chance(&mut self.rng, 500);
-        self.tell(|| format!("node {at} crashes"));
+        let (renamed, host) = (chance(&mut self.rng, 500), chance(&mut self.rng, 300));
+        self.tell(|| format!("node {at} crashes{}", if host { " with its host" } else { "" }));
         let node = &mut self.nodes[at];
         node.machine = None;
         node.life += 1;
         node.intents.clear();
-        node.disk.crash(renamed);
+        node.disk.crash(renamed, host);
         for connection in self.wires.of(at) {
             self.hang_up(at, connection, 3000);
         }
@@ -401,11 +404,14 @@ impl World {
             Output::Dial { node, endpoints } => self.dial(at, node, &endpoints),
             // Closing waits for what was sent.
             Output::Close { connection, .. } => self.hang_up(at, connection, 600),
-            Output::Persist { token, writes } => {
-                self.nodes[at].disk.start(token, writes);
+            Output::Persist { token, writes, mark } => {
+                self.nodes[at].disk.start(token, writes, mark);
                 self.next_disk_step(at);
             }
-            Output::MembershipChanged(membership) => checks::changed(self, at, membership),
+            Output::MembershipChanged(membership) => {
+                checks::changed(self, at, membership);
+                workload::sweep(self, at);
+            }
             Output::Done(operation, result) => {
                 if let Some(intent) = self.nodes[at].intents.remove(&operation) {
                     self.note(8, at, &[u8::from(result.is_ok())]);

@@ -8,6 +8,7 @@
 mod enclosure;
 mod host;
 mod namespaces;
+mod probe;
 mod sandbox;
 mod tun;
 
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> impl Iterator<Item = Test> {
-    [namespaces::TESTS, tun::TESTS, sandbox::TESTS, host::TESTS].concat().into_iter()
+    [namespaces::TESTS, tun::TESTS, sandbox::TESTS, probe::TESTS, host::TESTS].concat().into_iter()
 }
 
 fn run_all() -> ExitCode {

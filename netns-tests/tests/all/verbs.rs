@@ -127,7 +127,7 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         }
         let attach = ["attach", "--netns", "/run/netns/free", "--network", "demo", "--app", "shop"];
         let attached = sweep.answers(&a, &attach)?;
-        has(&attached, &["id", "address", "network", "app", "type", "number", "hostname", "ifname"])?;
+        has(&attached, &["id", "address", "network", "app", "type", "number", "hostname", "state", "ifname"])?;
         sweep.refuses(&a, &attach, 5)?;
         let id = attached["id"].as_str().context("an id")?.to_owned();
         let (id, hostname) = (id.as_str(), attached["hostname"].as_str().context("a name")?);
@@ -197,6 +197,9 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         // The root key lies here, and nobody else could admit a node.
         sweep.refuses(&a, &["leave"], 5)?;
         has(&sweep.answers(&b, &["leave"])?, &["node", "interfaces_kept"])?;
+        let deployed = sweep.answers(&a, &["deploy", "shop", "v1"])?;
+        has(&deployed, &["network", "app", "version", "ready"])?;
+        sweep.refuses(&a, &["deploy", "nobody", "v1"], 4)?;
         sweep.answers(&a, &["detach", id])?;
         sweep.refuses(&a, &["detach", id], 4)?;
         for verb in [&["network", "ls"][..], &["node", "ls"], &["drops"], &["status"], &["events"]] {

@@ -2,6 +2,7 @@
 
 mod exec;
 mod join;
+mod place;
 mod run;
 mod services;
 mod wait;
@@ -10,16 +11,17 @@ pub use run::causes;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use peerd::control::{
-    Attach, Attached, ContainerDetail, ContainerRow, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
+    Attached, ContainerDetail, ContainerRow, Deployed, DnsAnswer, DnsExplanation, DomainNames, DropRow, ExitStatus,
     Failure, Invited, Joined, Left, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, Request, Status, Target,
     Waited, Warning,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Container, Dns, Global, Network, Node, Place, Verb};
+use crate::cli::{Container, Dns, Global, Network, Node, Verb};
 use crate::client::Client;
 use crate::render::{self, Paint};
 
@@ -52,7 +54,7 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
                 format!("{}\n", joined.cluster)
             })?;
         }
-        Verb::Leave { release } => session.show("leave", &Request::Leave { release }, |left: &Left| {
+        Verb::Leave { drain, release } => session.show("leave", &Request::Leave { release, drain_s: drain.map(whole_s) }, |left: &Left| {
             if left.interfaces_kept > 0 {
                 session.narrate(&format!("{} container(s) keep their interface until the next start", left.interfaces_kept));
             }
@@ -69,15 +71,24 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
                 (None, Some(pid)) => Target::Pid(pid),
                 (None, None) => unreachable!("clap wants one of them"),
             };
-            let request = Request::Attach(Box::new(attach_request(target, attach.place)));
+            let request = Request::Attach(Box::new(place::attach_request(target, attach.place)?));
             session.show("attach", &request, |attached: &Attached| {
-                session.narrate(&format!("{} is {}", attached.id, attached.hostname));
+                let state = if attached.state == "ready" { "" } else { ", and starting" };
+                session.narrate(&format!("{} is {}{state}", attached.id, attached.hostname));
                 format!("{}\n", attached.address)
             })?;
         }
-        Verb::Detach { target } => {
+        Verb::Detach { target, drain } => {
             let target = if target.contains('/') { absolute(target.into())? } else { target };
-            session.show("detach", &Request::Detach { target }, |_: &serde_json::Value| String::new())?;
+            let request = Request::Detach { target, drain_s: drain.map(whole_s) };
+            session.show("detach", &request, |_: &serde_json::Value| String::new())?;
+        }
+        Verb::Deploy { app, version, network } => {
+            session.show("deploy", &Request::Deploy { app, version, network }, |deployed: &Deployed| {
+                let Deployed { app, version, ready, .. } = deployed;
+                session.narrate(&format!("{app} {version} is the latest, with {ready} ready container(s)"));
+                String::new()
+            })?;
         }
         Verb::Run(run) => return run::run(&session, run),
         Verb::Container(Container::Ls(ls)) | Verb::Ps(ls) => {
@@ -242,18 +253,9 @@ fn print_if_read(bytes: &[u8]) -> Result<bool, Failure> {
     }
 }
 
-/// The request that puts what is at `target` in its `place`.
-pub fn attach_request(target: Target, place: Place) -> Attach {
-    Attach {
-        target,
-        network: place.network,
-        app: place.app,
-        kind: place.kind,
-        number: place.number,
-        version: place.version,
-        service: place.service,
-        ifname: place.ifname,
-    }
+/// Not shorter than it was said.
+fn whole_s(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// The node runs in another folder, so paths travel whole.

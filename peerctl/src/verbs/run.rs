@@ -4,7 +4,8 @@ use peerd::control::{Attached, ExitStatus, Failure, Request, Target};
 use peerd::sys::sandbox::{Sandbox, SandboxError, SandboxSpec};
 use peerd::sys::userns::UserNamespace;
 
-use super::{Session, attach_request};
+use super::Session;
+use super::place::attach_request;
 use crate::cli::Run;
 
 /// What Docker exits with when it failed before the command began.
@@ -32,7 +33,7 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
     let mut sandbox =
         Sandbox::spawn(&SandboxSpec { command, user_namespace: UserNamespace::needed() }).map_err(sandboxed)?;
 
-    let request = attach_request(Target::Pid(sandbox.pid()), run.place);
+    let request = attach_request(Target::Pid(sandbox.pid()), run.place).map_err(before)?;
     let answer = session.client.ask(&Request::Attach(Box::new(request))).map_err(before)?;
     let attached: Attached = answer.parse().map_err(before)?;
     for warning in &answer.warnings {
@@ -48,7 +49,7 @@ fn begin(session: &Session, run: Run) -> Result<u8, (u8, Failure)> {
         })
     });
     // The node would notice by itself within a second or two; told, it knows at once.
-    if let Err(failure) = session.client.ask(&Request::Detach { target: attached.id })
+    if let Err(failure) = session.client.ask(&Request::Detach { target: attached.id, drain_s: None })
         && failure.status != ExitStatus::NotFound
     {
         session.narrate(&failure.to_string());

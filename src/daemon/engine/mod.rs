@@ -271,8 +271,8 @@ impl Engine {
                     self.gossip.handle_disconnected(connection, clock::now());
                 }
             }
-            Output::Persist { token, writes } => {
-                if !self.writer.write(token, writes, self.events.clone()) {
+            Output::Persist { token, writes, mark } => {
+                if !self.writer.write(token, writes, mark, self.events.clone()) {
                     self.persisted(token, false);
                 }
             }

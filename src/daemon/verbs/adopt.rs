@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::attach::{Plug, Refused, blocking, plug};
 use super::detach::{take_off, unpublish_unknown};
+use super::drain;
 use super::failures::with_causes;
 use crate::daemon::attachments::Local;
 use crate::daemon::node::Node;
@@ -57,6 +58,7 @@ impl Means {
 /// Each carries traffic as soon as it is taken up, whatever the others do. Their keys are published together, as many as there
 /// are whenever the disk is free.
 pub async fn adopt(node: &Arc<Node>) {
+    node.attachments.resume_drains(clock::now(), clock::unix_ms());
     let Some(means) = Means::of(node).await.map(Arc::new) else { return };
     let mut under_way = JoinSet::new();
     for local in node.attachments.list() {
@@ -92,7 +94,14 @@ pub(super) async fn adopt_late(node: &Node) {
 async fn take_up(node: &Node, local: &Local, means: &Means) -> Result<(), Unserved> {
     let taken = adopt_one(node, local, means).await;
     match &taken {
-        Ok(()) => node.attachments.note_settled(local.id),
+        Ok(()) => {
+            node.attachments.note_settled(local.id);
+            if local.drain.is_some() {
+                // The last run may have noted it and come no further.
+                drain::publish(node, local.id).await;
+            }
+            node.readiness.announce();
+        }
         Err(Unserved::Lost(why)) => {
             tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
             take_off(node, local).await;

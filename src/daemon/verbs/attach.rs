@@ -12,7 +12,8 @@ use super::detach::{forget, unplug_device, unpublish};
 use super::failures::{self, label, with_causes};
 use super::look::INNER_MTU_BYTES;
 use crate::control::{Attach, Attached, ExitStatus, Failure, Target};
-use crate::daemon::attachments::{ClaimError, Local};
+use crate::daemon::attachments::{ClaimError, Condition, Local};
+use crate::daemon::control::Requester;
 use crate::daemon::data::{Attachment, Device};
 use crate::daemon::node::Node;
 use crate::dns::Caller;
@@ -21,11 +22,12 @@ use crate::membership::body::is_version;
 use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
 use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::probe::User;
 use crate::sys::tun::{self, Adopters, Tun, TunError, TunSpec};
 use crate::sys::{clock, random, resolv};
 
 /// Runs what may block where it holds up nobody.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(in crate::daemon) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("sys reports its failures as errors")
 }
 
@@ -42,6 +44,7 @@ struct Checked {
     app: Label,
     kind: Label,
     service: Label,
+    server: Option<Label>,
 }
 
 fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
@@ -73,11 +76,12 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
         network: node.network(request.network.as_deref())?.id.clone(),
         app: label("an application", &request.app)?,
         service: label("a service", request.service.as_deref().unwrap_or(&request.kind))?,
+        server: request.server.as_deref().map(|server| label("a database's server", server)).transpose()?,
         kind,
     })
 }
 
-pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
+pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Result<Answer, Failure> {
     let checked = check(node, &request)?;
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
     let target = request.target.clone();
@@ -97,6 +101,10 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
         Failure::new(ExitStatus::Conflict, &what, why, hint)
     })?;
 
+    let condition = request.ready_when.map(|when| {
+        let user = User { uid: requester.uid, gid: requester.gid };
+        Condition { when, user }
+    });
     let secret = WgSecret::random(&mut random::Os);
     let spec = AttachSpec {
         id,
@@ -106,8 +114,8 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
         number: request.number,
         version: request.version,
         service: checked.service,
-        server: None,
-        state: State::Ready,
+        server: checked.server,
+        state: if condition.is_some() { State::Starting } else { State::Ready },
         public_key: secret.public(),
         space: Space::Containers,
     };
@@ -119,7 +127,8 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
         }
         return Err(failures::operation(what, &error, &node.membership()));
     }
-    match equip(node, &checked.network, id, secret, netns, &request.ifname).await {
+    let to_be = ToBe { network: checked.network.clone(), id, ifname: request.ifname.clone(), condition };
+    match equip(node, to_be, secret, netns).await {
         Ok((container, warning)) => {
             let answer = Answer::of(Attached {
                 id: id.to_string(),
@@ -129,6 +138,7 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
                 kind: container.kind.to_string(),
                 number: container.number,
                 hostname: crate::dns::hostname(&container, &checked.network),
+                state: container.state.to_string(),
                 ifname: request.ifname,
                 mtu_bytes: INNER_MTU_BYTES,
             });
@@ -144,15 +154,22 @@ pub async fn attach(node: &Node, request: Attach) -> Result<Answer, Failure> {
     }
 }
 
+/// A container that has its record.
+struct ToBe {
+    network: NetworkId,
+    id: AttachmentId,
+    ifname: String,
+    condition: Option<Condition>,
+}
+
 /// Everything after the record; all of it undone if a part fails. A warning says what could not be had beside it.
 async fn equip(
     node: &Node,
-    network: &NetworkId,
-    id: AttachmentId,
+    to_be: ToBe,
     secret: WgSecret,
     netns: Netns,
-    ifname: &str,
 ) -> Result<(Container, Option<String>), Failure> {
+    let ToBe { network, id, ifname, condition } = to_be;
     let container = node.network(Some(network.as_str()))?.containers().find(|container| container.id == id).cloned();
     let container = container.ok_or_else(|| {
         let why = "its record is overruled already";
@@ -162,10 +179,12 @@ async fn equip(
         id,
         network: network.clone(),
         anchor: netns.anchor(),
-        ifname: ifname.to_owned(),
+        ifname,
         address: container.address,
         mtu_bytes: INNER_MTU_BYTES,
         resolv: resolv::place(&netns.path()),
+        ready_when: condition,
+        drain: None,
     };
     let (attachments, noted) = (node.attachments.clone(), local.clone());
     blocking(move || attachments.insert(noted)).await.map_err(|error| {
@@ -174,7 +193,8 @@ async fn equip(
     })?;
     match plug(node, &local, &container, secret, netns, Plug::Make).await {
         Ok(warning) => {
-            tracing::info!(attachment = %id, %network, address = %container.address, ifname, "attached");
+            tracing::info!(attachment = %id, %network, address = %container.address, ifname = local.ifname, "attached");
+            node.readiness.announce();
             Ok(((*container).clone(), warning))
         }
         Err(Refused { failure, made_nothing }) => {

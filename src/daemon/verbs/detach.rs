@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 use super::Answer;
 use super::adopt::adopt_late;
 use super::attach::{blocking, open};
+use super::drain;
 use super::failures::{self, with_causes};
 use crate::control::{ExitStatus, Failure, Target};
 use crate::daemon::attachments::{ClaimError, Local};
+use crate::daemon::control::Progress;
 use crate::daemon::data::DataEvent;
 use crate::daemon::node::Node;
 use crate::gossip::{Done, OperationError};
@@ -23,7 +25,7 @@ use crate::sys::{clock, resolv, tun};
 /// How often namespaces are looked at to see whether they are still there.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
+pub async fn detach(node: &Node, target: &str, drain_s: Option<u64>, progress: &Progress) -> Result<Answer, Failure> {
     let what = format!("cannot detach {}", target.chars().take(120).collect::<String>());
     let id = match target.parse::<AttachmentId>() {
         Ok(id) => Some(id),
@@ -35,8 +37,14 @@ pub async fn detach(node: &Node, target: &str) -> Result<Answer, Failure> {
         Err(_) => None,
     };
     match id.map_or(Err(ClaimError::Unknown), |id| node.attachments.claim_held(id)) {
-        Ok((_claim, local)) => {
-            take_off(node, &local).await;
+        Ok((claim, local)) => {
+            match drain_s {
+                None => take_off(node, &local).await,
+                Some(drain_s) => {
+                    drain::begin(node, &what, claim, &local, drain::time(&what, drain_s)?).await?;
+                    drain::follow(node, &[local.id], progress).await;
+                }
+            }
             Ok(Answer::nothing())
         }
         Err(ClaimError::Busy) => {
@@ -114,6 +122,7 @@ pub async fn sweep(node: &Node) {
         }
         // One that was busy at first.
         let_go_lost(node).await;
+        drain::let_go_drained(node).await;
         adopt_late(node).await;
         unpublish_unknown(node).await;
     }

@@ -11,9 +11,9 @@ use crate::control::{
 };
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
-use crate::gossip::Liveness;
-use crate::membership::{Container, Membership, Network, Role};
-use crate::model::{AttachmentId, NodeId};
+use crate::gossip::{Liveness, Waiting};
+use crate::membership::{Container, Membership, Network, Role, State};
+use crate::model::{AttachmentId, NetworkId, NodeId};
 use crate::sys::clock;
 use crate::sys::netns::Origin;
 
@@ -131,6 +131,7 @@ pub(super) fn container_row(
         number: container.number,
         version: container.version.clone(),
         service: container.service.to_string(),
+        server: container.server.as_ref().map(ToString::to_string),
         state: match container.state {
             // Until its node is heard again, or other nodes know that it is gone.
             _ if membership.is_silent(container.node) => "gone".to_owned(),
@@ -181,6 +182,8 @@ pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
                 Origin::Pid(pid) => (format!("/proc/{pid}/ns/net"), Some(*pid)),
                 Origin::Own => (String::new(), None),
             };
+            let condition = local.ready_when.filter(|_| container.state == State::Starting);
+            let drained_at = node.attachments.drained_at(local.id);
             let traffic = stats.attachments.get(&local.id).map(|status| status.traffic).unwrap_or_default();
             Some(LocalDetail {
                 netns,
@@ -191,6 +194,9 @@ pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
                 rx_packets: traffic.rx_packets,
                 tx_bytes: traffic.tx_bytes,
                 tx_packets: traffic.tx_packets,
+                not_ready: condition.as_ref().and_then(|_| node.readiness.reason(local.id)),
+                waits_for: condition.map(|condition| condition.when.to_string()),
+                detached_in_s: drained_at.map(|at| at.saturating_duration_since(clock::now()).as_secs()),
             })
         }
     };
@@ -274,6 +280,10 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
     data_plane.insert("container devices".to_owned(), stats.devices.to_string());
     data_plane.insert("tunnels".to_owned(), stats.tunnels.to_string());
     data_plane.insert("pauses".to_owned(), stats.pauses.to_string());
+    let (waiting, unconfirmed): (Option<Waiting>, Vec<NetworkId>) =
+        node.call(|engine| (engine.gossip.waiting(), engine.gossip.unconfirmed().cloned().collect())).await?;
+    health.extend(waiting.map(|waiting| own_log_awaited(node, &membership, &waiting)));
+    health.extend(unconfirmed.iter().map(|network| own_log_unconfirmed(&membership, network)));
     let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
     health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
     health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
@@ -338,6 +348,38 @@ fn node_down(name: &str, silent_s: u64) -> HealthRow {
         hint: format!(
             "is its host up, does peerd run there, does UDP pass between the two? for good: peerctl node expel {name}"
         ),
+    }
+}
+
+fn network_name(membership: &Membership, network: &NetworkId) -> String {
+    membership.network(network).map_or_else(|| network.to_string(), |network| network.display_name().to_owned())
+}
+
+/// The state folder may be older than what the node signed: it asks before it signs anything.
+fn own_log_awaited(node: &Node, membership: &Membership, waiting: &Waiting) -> HealthRow {
+    let nodes: Vec<String> = waiting.nodes.iter().map(|id| node.node_name(membership, *id)).collect();
+    let left_s = waiting.until.saturating_duration_since(clock::now()).as_secs();
+    HealthRow {
+        code: "own-log-awaited".to_owned(),
+        severity: "warning".to_owned(),
+        message: format!(
+            "the state folder may be an older copy: nothing new is attached or granted until {} said what this node did last",
+            nodes.join(", ")
+        ),
+        hint: format!("does one of them run? it goes on without them in {left_s} s at most"),
+    }
+}
+
+/// Nobody could be asked.
+fn own_log_unconfirmed(membership: &Membership, network: &NetworkId) -> HealthRow {
+    HealthRow {
+        code: "own-log-unconfirmed".to_owned(),
+        severity: "warning".to_owned(),
+        message: format!(
+            "no node of network {} could say what this node did last: if the state folder is an older copy, an address may have two holders",
+            network_name(membership, network)
+        ),
+        hint: "it ends when one of them is heard: peerctl node ls".to_owned(),
     }
 }
 
@@ -409,7 +451,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::membership::State;
     use crate::model::{Rev, Vni, WgPublicKey};
 
     #[test]

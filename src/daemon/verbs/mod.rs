@@ -3,24 +3,29 @@
 mod adopt;
 mod attach;
 mod cluster;
+mod deploy;
 mod detach;
+mod drain;
 mod events;
 mod failures;
 mod leave;
 mod look;
 mod names;
+mod ready;
 mod services;
 mod wait;
 
 use serde::Serialize;
 
-use super::control::Progress;
+use super::control::{Progress, Requester};
 use super::node::Node;
 use crate::control::{Failure, Request, Warning};
 
 pub use adopt::adopt;
+pub(super) use attach::blocking;
 pub use detach::{heed, sweep};
 pub use failures::{status_of_io, status_of_socket, status_of_store, with_causes};
+pub use ready::make_ready;
 
 /// An answer that is ready to be sent.
 pub struct Answer {
@@ -55,20 +60,26 @@ impl Answer {
 }
 
 /// Does what was asked for.
-pub async fn carry_out(node: &Node, request: Request, progress: &Progress) -> Result<Answer, Failure> {
+pub async fn carry_out(
+    node: &Node,
+    requester: Requester,
+    request: Request,
+    progress: &Progress,
+) -> Result<Answer, Failure> {
     match request {
         Request::Init { name } => cluster::init(node, name).await,
         Request::Invite { networks, ttl_s, uses, signer } => cluster::invite(node, networks, ttl_s, uses, signer).await,
         Request::Join { token } => cluster::join(node, token, progress).await,
-        Request::Leave { release } => leave::leave(node, release, progress).await,
+        Request::Leave { release, drain_s } => leave::leave(node, release, drain_s, progress).await,
         Request::NetworkCreate { name, internal } => cluster::network_create(node, name, internal).await,
         Request::NetworkGrant { network, node: grantee, owner } => {
             cluster::grant(node, &network, &grantee, owner).await
         }
         Request::NetworkUngrant { network, node: grantee } => cluster::ungrant(node, &network, &grantee).await,
         Request::NodeExpel { node: other } => cluster::expel(node, &other).await,
-        Request::Attach(request) => attach::attach(node, *request).await,
-        Request::Detach { target } => detach::detach(node, &target).await,
+        Request::Attach(request) => attach::attach(node, requester, *request).await,
+        Request::Detach { target, drain_s } => detach::detach(node, &target, drain_s, progress).await,
+        Request::Deploy { app, version, network } => deploy::deploy(node, &app, version, network.as_deref()).await,
         Request::NetworkLs => Ok(look::networks(node)),
         Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,
         Request::NodeLs => look::nodes(node).await,

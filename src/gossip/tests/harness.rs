@@ -136,7 +136,7 @@ impl Sim {
         let (identity, write) = Identity::load_or_make(&disk, &mut self.rng).expect("an empty disk");
         disk.apply(&write.expect("a new key"));
         let endpoint: SocketAddr = format!("10.0.{}.{}:51790", at / 250, at % 250 + 1).parse().expect("an address");
-        let config = Config { name: name.parse().expect("a label"), endpoints: vec![endpoint] };
+        let config = Config { name: name.parse().expect("a label"), endpoints: vec![endpoint], kept: Vec::new() };
         self.nodes.push(SimNode {
             machine: None,
             disk,
@@ -566,9 +566,12 @@ impl Sim {
                     self.schedule(2 * LATENCY, Event::Closed { node: other, connection });
                 }
             }
-            Output::Persist { token, writes } => {
+            Output::Persist { token, writes, mark } => {
                 let node = &mut self.nodes[at];
                 let ok = !node.disk_fails;
+                if ok {
+                    node.config.kept = vec![mark];
+                }
                 for write in writes.iter().filter(|_| ok) {
                     let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
                     assert!(write.name.len() <= 160 && write.name.chars().all(sound), "{}", write.name);

@@ -3,6 +3,7 @@
 mod addresses;
 mod compromised;
 mod definitions;
+mod gate;
 mod harness;
 mod joining;
 mod leaving;

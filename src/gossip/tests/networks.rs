@@ -150,13 +150,16 @@ fn a_restarted_node_knows_its_attachments_and_signs_later_than_before() {
 }
 
 #[test]
-fn a_draining_container_is_seen_draining_and_a_detached_one_is_gone() {
+fn a_draining_container_is_seen_draining_and_never_ready_again_and_a_detached_one_is_gone() {
     let (mut sim, network) = Sim::networked(28, 2);
     let attached = sim.attach(0, &network).expect("attaches");
     let operation = sim.on(0, |m, now| m.set_container_state(attached.id, State::Draining, now));
     assert!(sim.wait(0, operation).is_ok());
     let draining = |sim: &Sim| sim.network(1, &network)?.container_at(attached.address).map(|c| c.state);
     sim.until(SOON, |sim| draining(sim) == Some(State::Draining));
+    let operation = sim.on(0, |m, now| m.set_container_state(attached.id, State::Ready, now));
+    assert!(sim.wait(0, operation).is_ok());
+    assert_eq!(sim.machine(0).attachments()[0].1.state, State::Draining);
     let operation = sim.on(0, |m, now| m.detach(attached.id, now));
     assert!(sim.wait(0, operation).is_ok());
     sim.until(SOON, |sim| draining(sim).is_none());

@@ -104,6 +104,22 @@ fn a_container_that_is_gone_is_unreachable_at_once_and_its_tunnel_closed() {
 }
 
 #[test]
+fn packets_that_wait_for_a_container_are_refused_when_it_goes() {
+    let mut lab = Lab::pair();
+    for data in [b"one", b"two"] {
+        lab.send_only(0, &udp(1, 2, data));
+    }
+    assert!(lab.got(0, 1).is_empty(), "a handshake is under way");
+    lab.set_membership(0, &membership(2, &BOTH[..1]));
+    let told = lab.got(0, 1);
+    assert_eq!(told.iter().map(|error| &error[20..22]).collect::<Vec<_>>(), [[3, 1], [3, 1]]);
+    assert_eq!(lab.drops(0, DropReason::UnknownDestination), 2);
+    lab.wire.clear();
+    lab.pass(Duration::from_secs(10));
+    assert!(lab.got(0, 1).is_empty(), "told twice");
+}
+
+#[test]
 fn packets_to_a_node_that_is_down_are_refused_at_once_and_its_tunnel_is_there_when_it_is_back() {
     let mut lab = open();
     let known = membership(2, &BOTH);

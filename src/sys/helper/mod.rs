@@ -12,14 +12,16 @@ mod message;
 mod task;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,11 +86,42 @@ pub(super) fn start(
     command: &[OsString],
     output: Output,
 ) -> Result<Running, HelperError> {
+    start_program(program(), task, fds, command, output)
+}
+
+/// As [`start`], from a copy of the program in memory, which nobody can write: for a task among programs of somebody else, who
+/// could have it execute itself, and reach through `/proc/PID/exe` for what the next start of the daemon executes
+/// (CVE-2019-5736).
+pub(super) fn start_from_copy(task: &Task, fds: &[BorrowedFd<'_>]) -> Result<Running, HelperError> {
+    // Open until the helper has been executed.
+    let copy = sealed_copy(&program()).map_err(|e| HelperError::Start(e.into()))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+    start_program(path, task, fds, &[], Output::Quiet)
+}
+
+fn program() -> PathBuf {
+    PROGRAM.get().cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+fn sealed_copy(program: &Path) -> io::Result<File> {
+    let mut copy = File::from(memfd_create(ARGUMENT, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    io::copy(&mut File::open(program)?, &mut copy)?;
+    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    // What is open for writing cannot be executed.
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+}
+
+fn start_program(
+    program: PathBuf,
+    task: &Task,
+    fds: &[BorrowedFd<'_>],
+    command: &[OsString],
+    output: Output,
+) -> Result<Running, HelperError> {
     let start = |e: io::Error| HelperError::Start(e.into());
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|e| HelperError::Start(e.into()))?;
-    let program = PROGRAM.get().cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
     let mut helper = Command::new(program);
     helper.arg(ARGUMENT).args(command).stdin(Stdio::from(theirs));
     if output == Output::Quiet {
@@ -124,6 +157,11 @@ impl Running {
     /// The helper's process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// This process's end of the socket to it.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Sends a further message.

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{ARGUMENT, message};
-use crate::sys::{lab, sandbox, tun};
+use crate::sys::{lab, probe, sandbox, tun};
 
 /// What a helper can be asked to do, and the descriptors that come with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ use crate::sys::{lab, sandbox, tun};
 pub(in crate::sys) enum Task {
     /// Make, adopt or remove a TUN; with the network namespace and the user namespace that owns it.
     Tun(tun::Order),
+    /// Look whether what is in a container serves; with its network namespace and the user namespace that owns it, or with the
+    /// process that it is.
+    Probe(probe::Order),
     /// Make new namespaces and become the user's command in them; with the standard input.
     Sandbox(sandbox::Order),
     /// Make new namespaces and start the command as their first process; with the standard input.
@@ -52,6 +55,7 @@ fn run(command: Vec<OsString>) -> i32 {
     };
     match task {
         Task::Tun(order) => tun::run(order, asked),
+        Task::Probe(order) => probe::run(order, asked),
         Task::Sandbox(order) => sandbox::run(order, asked),
         Task::Enclose(order) => lab::run(order, asked),
         Task::First(first) => lab::run_first(first, asked),

@@ -5,8 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::{FALLBACK_METRIC, Order, TunError, TunFacts, TunSpec, device};
@@ -14,6 +12,7 @@ use crate::model::{CONTAINER_PREFIX, LINK_LOCAL_PREFIX};
 use crate::sys::OsError;
 use crate::sys::helper::{self, Asked, Task};
 use crate::sys::netlink::{Existing, Link, LinkChange, LinkWatch, Netlink, Route, RouteTo};
+use crate::sys::netns;
 
 /// What leads through the interface, and nowhere without it.
 const PREFIXES: [(Ipv4Addr, u8); 2] = [CONTAINER_PREFIX, LINK_LOCAL_PREFIX];
@@ -69,15 +68,7 @@ fn kept(made: &Made, socket: BorrowedFd<'_>) -> bool {
 
 fn enter(fds: &[OwnedFd]) -> Result<(), TunError> {
     let [netns, owner] = fds else { return Err(TunError::Forbidden(OsError::INVAL)) };
-    let net = || move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
-    let user = || move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User));
-    // Root may enter as it is. An ordinary user has the right only from within the user namespace that is its own.
-    let entered = net().or_else(|refused| match user() {
-        // It is in that user namespace already, so the first refusal is the reason.
-        Err(Errno::INVAL) => Err(refused),
-        other => other.and_then(|()| net()),
-    });
-    entered.map_err(|e| TunError::Forbidden(e.into()))
+    netns::enter_from_one_thread(netns.as_fd(), owner.as_fd()).map_err(|e| TunError::Forbidden(e.into()))
 }
 
 fn obey(order: &Order) -> Result<Option<(TunFacts, Made)>, TunError> {

@@ -157,6 +157,7 @@ pub fn machine(number: usize, stored: &Stored) -> Result<Gossip, peerd::gossip::
     let config = Config {
         name: format!("n{number}").parse().expect("a label"),
         endpoints: vec![format!("192.0.2.{}:51790", number + 1).parse().expect("an address")],
+        kept: Vec::new(),
     };
     Gossip::new(Identity::from_key(key(number)), stored, config, start(), WALL, [number as u8; 32])
 }
@@ -268,7 +269,7 @@ impl Wire {
                 self.machines[to].handle_connected(CONNECTION, node(at), false, [0; 32], now);
                 self.machines[at].handle_connected(CONNECTION, node(to), true, [0; 32], now);
             }
-            Output::Persist { token, writes } => {
+            Output::Persist { token, writes, .. } => {
                 for write in &writes {
                     self.disks[at].apply(write);
                     match write.content {

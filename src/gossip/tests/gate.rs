@@ -1,0 +1,136 @@
+//! What a node does whose disk may be older than what it signed.
+
+use std::time::Duration;
+
+use super::harness::Sim;
+use crate::gossip::*;
+use crate::model::NetworkId;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Node 1 has attached `late` containers since its disk was as it is put back.
+fn set_back(seed: u64, late: usize) -> (Sim, NetworkId, Vec<Attached>) {
+    let (mut sim, network) = Sim::networked(seed, 3);
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    let old = sim.nodes[1].disk.clone();
+    let attached = (0..late).map(|_| sim.attach(1, &network).expect("attaches")).collect();
+    sim.run(SOON);
+    sim.kill(1);
+    sim.nodes[1].disk = old;
+    (sim, network, attached)
+}
+
+#[test]
+fn a_node_that_was_set_back_takes_up_what_it_forgot_before_it_gives_an_address_out() {
+    let (mut sim, network, attached) = set_back(300, 20);
+    sim.start_node(1).expect("starts");
+    let waiting = sim.machine(1).waiting().expect("it asks first");
+    assert_eq!(waiting.nodes.into_iter().collect::<Vec<_>>(), {
+        let mut others = vec![sim.id(0), sim.id(2)];
+        others.sort();
+        others
+    });
+    let began = sim.now;
+    let next = sim.attach(1, &network).expect("attaches");
+    assert!(sim.now - began <= Duration::from_secs(3), "{:?}", sim.now - began);
+    assert!(sim.machine(1).waiting().is_none() && sim.machine(1).unconfirmed().next().is_none());
+    assert!(attached.iter().all(|old| old.address != next.address && old.number != next.number));
+    let there = sim.machine(1).attachments();
+    assert!(attached.iter().all(|old| there.iter().any(|(_, c)| (c.id, c.address) == (old.id, old.address))));
+    sim.until(SOON, |sim| sim.agree(&[0, 1, 2], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 22);
+}
+
+#[test]
+fn a_node_that_was_not_set_back_asks_nobody() {
+    let (mut sim, network) = Sim::networked(301, 3);
+    sim.attach(1, &network).expect("attaches");
+    sim.run(SOON);
+    sim.partition(&[0, 2], &[1]);
+    sim.restart(1);
+    assert!(sim.machine(1).waiting().is_none());
+    let began = sim.now;
+    sim.attach(1, &network).expect("attaches");
+    assert!(sim.now - began <= Duration::from_millis(100));
+}
+
+#[test]
+fn where_nobody_can_be_reached_the_gate_opens_after_a_while_and_says_so_until_somebody_is_heard() {
+    let (mut sim, network, attached) = set_back(302, 1);
+    sim.partition(&[0, 2], &[1]);
+    sim.start_node(1).expect("starts");
+    let spec = sim.spec(&network);
+    let began = sim.now;
+    let attach = sim.on(1, |m, now| m.attach(spec, now));
+    sim.run(ALONE - Duration::from_secs(1));
+    assert!(sim.machine(1).waiting().is_some() && sim.nodes[1].done.is_empty());
+    assert_eq!(sim.machine(1).attachments().len(), 1, "what is attached stays");
+    assert!(sim.wait(1, attach).is_ok());
+    assert!(sim.now - began <= ALONE + Duration::from_secs(1));
+    assert_eq!(sim.machine(1).unconfirmed().collect::<Vec<_>>(), [&network]);
+    sim.heal();
+    sim.until(Duration::from_secs(40), |sim| sim.machine(1).unconfirmed().next().is_none());
+    sim.until(Duration::from_secs(40), |sim| sim.agree(&[0, 1, 2], &network));
+    // The one that it forgot had the address first; whatever comes of the other, nobody sees two.
+    let seen = sim.network(0, &network).expect("held");
+    let holders = seen.containers().filter(|container| container.address == attached[0].address).count();
+    assert_eq!(holders, 1);
+}
+
+#[test]
+fn a_reachable_node_that_knows_is_enough_while_another_is_away() {
+    let (mut sim, network, attached) = set_back(303, 5);
+    sim.kill(2);
+    sim.start_node(1).expect("starts");
+    let began = sim.now;
+    let next = sim.attach(1, &network).expect("attaches");
+    assert!(sim.now - began <= Duration::from_secs(5), "{:?}", sim.now - began);
+    assert!(attached.iter().all(|old| old.address != next.address));
+}
+
+#[test]
+fn the_only_node_of_a_cluster_never_waits() {
+    let mut sim = Sim::cluster(304, 1);
+    let network = sim.create_network(0, "demo");
+    sim.attach(0, &network).expect("attaches");
+    let old = sim.nodes[0].disk.clone();
+    sim.attach(0, &network).expect("attaches");
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    assert!(sim.machine(0).waiting().is_none() && sim.machine(0).unconfirmed().next().is_none());
+    sim.attach(0, &network).expect("at once");
+}
+
+#[test]
+fn a_home_that_was_set_back_shares_nothing_out_that_it_gave_away() {
+    let (mut sim, network) = Sim::networked(305, 3);
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    for _ in 0..3 {
+        for result in sim.attach_many(1, &network, 200) {
+            result.expect("attaches");
+        }
+        sim.run(SOON);
+    }
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    let theirs: Vec<_> = sim.machine(1).attachments().into_iter().map(|(_, container)| container.address).collect();
+    for result in sim.attach_many(0, &network, 100).into_iter().chain(sim.attach_many(2, &network, 100)) {
+        let address = result.expect("attaches").address;
+        assert!(!theirs.contains(&address), "{address} has two holders");
+    }
+    sim.until(Duration::from_secs(30), |sim| sim.agree(&[0, 1, 2], &network));
+    assert_eq!(sim.network(0, &network).expect("held").containers().len(), 800);
+}
+
+#[test]
+fn a_mark_reads_what_it_prints_and_nothing_else() {
+    let (sim, _) = Sim::networked(306, 1);
+    let mark = sim.nodes[0].config.kept[0];
+    assert_eq!(mark.to_string().parse(), Ok(mark));
+    assert_eq!("".parse::<HeadMark>(), Err(HeadMarkError));
+    assert_eq!(mark.to_string()[1..].parse::<HeadMark>(), Err(HeadMarkError));
+}
