@@ -161,6 +161,8 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         has(&sweep.answers(&a, &["dns", "explain", hostname, "--as", id])?, &["verdict", "steps"])?;
         sweep.refuses(&a, &["dns", "explain", "a..b", "--as", id], 2)?;
 
+        services(&mut sweep, &a)?;
+
         let run = ["run", "--network", "demo", "--app", "shop", "--type", "task", "--"];
         let said = sweep.answers_with_code(&a, &[&run[..], &["sh", "-c", "echo ran; exit 7"]].concat(), "", 7)?;
         ensure!(said == "ran\n", "{said}");
@@ -211,6 +213,32 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         }
         Ok(())
     });
+}
+
+/// The verbs of service files; application shop has a container already.
+fn services(sweep: &mut Sweep, a: &Host) -> Result<()> {
+    let (file, wrong) = ("services: { web: { ports: ['80:'] } }", "services: { web: { port: 80 } }");
+    let named = ["-f", "-", "--app", "ap-shop"];
+    for (verb, fields) in [
+        ("validate", &["app", "namespace", "services", "databases"][..]),
+        ("apply", &["network", "app", "namespace", "dry_run", "changes"]),
+    ] {
+        let words = [&[verb], &named[..]].concat();
+        let output = Sweep::json(a, &words, file)?;
+        ensure!(output.stdout.contains(r#""code":"service-file""#), "a warning was due\n{output}");
+        has(&sweep.answers_with_code(a, &words, file, 0)?, fields)?;
+        sweep.refuses_input(a, &words, wrong, 9)?;
+    }
+    let row =
+        ["name", "network", "app", "namespace", "kind", "defined", "ports", "traffic_matches", "containers", "ready"];
+    has(&sweep.answers(a, &["service", "ls", "--app", "ap-shop"])?[0], &row)?;
+    sweep.refuses(a, &["service", "ls", "--network", "nowhere"], 4)?;
+    let web = sweep.answers(a, &["service", "inspect", "web", "--app", "ap-shop"])?;
+    has(&web, &["name", "names", "names_elsewhere", "containers_serving"])?;
+    // Of two applications that have one, one has to be named; a container declares the other.
+    sweep.refuses(a, &["service", "inspect", "web"], 2)?;
+    ensure!(sweep.answers(a, &["service", "inspect", "web.shop"])?["defined"] == false);
+    sweep.refuses(a, &["service", "inspect", "nothing"], 4).map(drop)
 }
 
 #[test]
