@@ -11,7 +11,7 @@ use crate::dns::PRIVATE_ZONE;
 use crate::membership::{Membership, Network};
 use crate::model::{AppDef, Label, PortDef, ServerPattern};
 use crate::services::file::{self, Options, Parsed, Problems};
-use crate::services::{Op, Service, What, diff, disputes, disputes_among};
+use crate::services::{Op, Service, What, diff, disputes, disputes_among, is_public_suffix};
 use crate::sys::clock;
 
 /// So many conflicts of a network are told in `status`, of each kind.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use peerd::gossip::{
-    AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, Identity, InviteSpec, OperationId, Output, Space,
-    Stored, Token, identity,
+    AttachSpec, Config, ConnectionId, Done, ExchangeId, Gossip, HeadMark, Identity, InviteSpec, OperationId, Output,
+    Space, Stored, Token, identity,
 };
 use peerd::membership::{Role, State};
 use peerd::model::{AttachmentId, ClusterId, NetworkId, NodeId, WgSecret};
@@ -43,6 +43,8 @@ pub struct Cluster {
     pub invite: Token,
     /// What the victim has on disk.
     pub stored: Stored,
+    /// What was kept beside it: the victim knows its disk for the newest.
+    kept: Vec<HeadMark>,
     /// The names of the files there.
     pub files: Vec<String>,
     /// Every message that either sent, with its sender.
@@ -65,7 +67,7 @@ impl Cluster {
 
     /// The victim, which has taken the member's Hello.
     pub fn victim(&self) -> Victim {
-        let machine = machine(0, &self.stored).expect("what it stored");
+        let machine = machine(0, &self.stored, self.kept.clone()).expect("what it stored");
         let mut victim = Victim { machine, now: start(), exchanges: 0 };
         victim.machine.handle_connected(CONNECTION, node(1), false, [0; 32], victim.now);
         let hello = self.sent.iter().rev().find(|(from, bytes)| *from == 1 && bytes.starts_with(&[0x82, 0x00]));
@@ -152,12 +154,12 @@ fn container(id: [u8; 8], network: &NetworkId) -> AttachSpec {
     }
 }
 
-/// A node with what it stored.
-pub fn machine(number: usize, stored: &Stored) -> Result<Gossip, peerd::gossip::StoreError> {
+/// A node with what it stored, and what it kept beside that.
+pub fn machine(number: usize, stored: &Stored, kept: Vec<HeadMark>) -> Result<Gossip, peerd::gossip::StoreError> {
     let config = Config {
         name: format!("n{number}").parse().expect("a label"),
         endpoints: vec![format!("192.0.2.{}:51790", number + 1).parse().expect("an address")],
-        kept: Vec::new(),
+        kept,
     };
     Gossip::new(Identity::from_key(key(number)), stored, config, start(), WALL, [number as u8; 32])
 }
@@ -167,6 +169,7 @@ struct Wire {
     machines: [Gossip; 2],
     disks: [Stored; 2],
     files: [BTreeMap<String, ()>; 2],
+    kept: [Vec<HeadMark>; 2],
     done: BTreeMap<(usize, OperationId), Done>,
     sent: Vec<(usize, Vec<u8>)>,
     now: Instant,
@@ -183,11 +186,12 @@ impl Wire {
             disk.apply(&peerd::gossip::Write::new(identity::NODE_KEY, peerd::gossip::store::FileKind::NodeKey, &seed));
             disk
         });
-        let machines = [0, 1].map(|number| machine(number, &disks[number]).expect("an empty disk"));
+        let machines = [0, 1].map(|number| machine(number, &disks[number], Vec::new()).expect("an empty disk"));
         let mut wire = Self {
             machines,
             disks,
             files: [(); 2].map(|()| BTreeMap::from([(identity::NODE_KEY.to_owned(), ())])),
+            kept: Default::default(),
             done: BTreeMap::new(),
             sent: Vec::new(),
             now: start(),
@@ -215,8 +219,8 @@ impl Wire {
         for _ in 0..100 {
             wire.pass(Duration::from_millis(100));
         }
-        let Self { disks: [stored, _], files: [files, _], sent, .. } = wire;
-        Cluster { id, open, closed, invite, stored, files: files.into_keys().collect(), sent }
+        let Self { disks: [stored, _], files: [files, _], kept: [kept, _], sent, .. } = wire;
+        Cluster { id, open, closed, invite, stored, kept, files: files.into_keys().collect(), sent }
     }
 
     fn operate(&mut self, at: usize, begin: impl FnOnce(&mut Gossip, Instant) -> OperationId) -> Done {
@@ -269,7 +273,8 @@ impl Wire {
                 self.machines[to].handle_connected(CONNECTION, node(at), false, [0; 32], now);
                 self.machines[at].handle_connected(CONNECTION, node(to), true, [0; 32], now);
             }
-            Output::Persist { token, writes, .. } => {
+            Output::Persist { token, writes, mark } => {
+                self.kept[at] = vec![mark];
                 for write in &writes {
                     self.disks[at].apply(write);
                     match write.content {

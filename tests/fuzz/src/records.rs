@@ -61,7 +61,7 @@ pub fn state(bytes: &[u8]) -> bool {
     } else {
         stored.apply(&Write::new(name.clone(), kind(name), content));
     }
-    match machine(0, &stored) {
+    match machine(0, &stored, Vec::new()) {
         Ok(mut machine) => {
             while machine.poll_output().is_some() {}
             true
