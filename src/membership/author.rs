@@ -3,7 +3,7 @@
 //! What is here is ahead of [`super::Logs`]: the shell first puts a sealed delta on disk, then it is applied there and
 //! published. Decisions about what we may still give away are taken on this newer state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use rand_core::RngCore;
@@ -31,6 +31,8 @@ pub struct OwnLog {
     records: BTreeMap<Slot, Verified>,
     /// The head that covers all but what changed since.
     sealed: Option<SignedHead>,
+    /// What was said or ended since, which nobody else can know of.
+    unsealed: BTreeSet<Slot>,
     removed: Vec<ShortHash>,
     changed: bool,
     /// Whether the next head follows from none that we published.
@@ -71,7 +73,15 @@ impl Pen {
 impl OwnLog {
     /// A log without a record.
     pub fn new(shard: Shard) -> Self {
-        Self { shard, records: BTreeMap::new(), sealed: None, removed: Vec::new(), changed: false, rebased: false }
+        Self {
+            shard,
+            records: BTreeMap::new(),
+            sealed: None,
+            unsealed: BTreeSet::new(),
+            removed: Vec::new(),
+            changed: false,
+            rebased: false,
+        }
     }
 
     /// A log to be gone on with.
@@ -80,6 +90,7 @@ impl OwnLog {
             shard: log.head().shard.clone(),
             records: log.records().map(|record| (record.slot(), record.clone())).collect(),
             sealed: Some(log.signed_head().clone()),
+            unsealed: BTreeSet::new(),
             removed: Vec::new(),
             changed: false,
             rebased: false,
@@ -107,13 +118,16 @@ impl OwnLog {
         if let Some(old) = self.records.insert(verified.slot(), verified.clone()) {
             self.removed.push(old.hash().into());
         }
+        self.unsealed.insert(verified.slot());
         self.changed = true;
         verified
     }
 
     /// Says it no more.
     pub fn remove(&mut self, kind: Kind, key: &[u8]) -> Option<Verified> {
-        let old = self.records.remove(&Slot::new(kind, key))?;
+        let slot = Slot::new(kind, key);
+        let old = self.records.remove(&slot)?;
+        self.unsealed.insert(slot);
         self.removed.push(old.hash().into());
         self.changed = true;
         Some(old)
@@ -123,27 +137,31 @@ impl OwnLog {
     ///
     /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
     /// - What it says of the time up to `known` was remembered: if it is not here, it was ended.
+    /// - What no head covers yet stands as it is here, said or ended: another log may have moved the pen to a later boot meanwhile.
     pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, known: Option<Stamp>) {
         let this_boot = pen.boot;
         let is_known = |record: &Verified| known.is_some_and(|known| record.stamp() <= known);
         let goes_on = known.is_none_or(|known| heard.stamp() > known);
+        let unsealed = std::mem::take(&mut self.unsealed);
+        let is_anew = |own: &Verified| own.record().boot == this_boot || unsealed.contains(&own.slot());
         let mut ours = std::mem::take(&mut self.records);
         let mut again = Vec::new();
         for record in heard.records() {
             match ours.remove(&record.slot()) {
-                Some(own) if own.record().boot == this_boot && own != *record => again.push(own),
+                Some(own) if is_anew(&own) && own != *record => again.push(own),
                 Some(own) if own.stamp() > record.stamp() => drop(self.records.insert(own.slot(), own)),
-                None if is_known(record) => {}
+                None if is_known(record) || unsealed.contains(&record.slot()) => {}
                 _ => drop(self.records.insert(record.slot(), record.clone())),
             }
         }
         for own in ours.into_values() {
-            if own.record().boot == this_boot {
+            if is_anew(&own) {
                 again.push(own);
             } else if !(goes_on && is_known(&own)) || own.record().kind == Kind::REVOCATION {
                 self.records.insert(own.slot(), own);
             }
         }
+        self.unsealed = unsealed;
         pen.skip_past(heard.head().boot);
         for record in again {
             let Record { kind, key, rev, body, .. } = record.record().clone();
@@ -187,6 +205,7 @@ impl OwnLog {
             self.records.values().filter(|r| since.is_none_or(|since| r.stamp() > since)).cloned().collect();
         added.sort_by_key(Verified::stamp);
         self.sealed = Some(head.clone());
+        self.unsealed.clear();
         let removed = std::mem::take(&mut self.removed);
         let live = || added.iter().map(|record| record.hash().into()).collect();
         let rest = if rebased { Rest::Live(live()) } else { Rest::Removed(removed) };

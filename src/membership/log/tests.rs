@@ -284,6 +284,33 @@ fn a_writer_that_was_set_back_takes_up_what_it_forgot_and_nothing_that_was_ended
 }
 
 #[test]
+fn what_no_head_covers_yet_outlives_a_boot_that_another_log_has_moved_on() {
+    let (mut first, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(shard());
+    for to in [2, 3] {
+        log.put(&mut first, &grant(to), Rev(1));
+    }
+    let kept = log_of(&log.seal(&mut first, &mut rng).expect("changed"));
+    first.skip_past(Boot(7));
+    for to in [2, 3, 4] {
+        log.put(&mut first, &grant(to), Rev(2));
+    }
+    let sealed = log.seal(&mut first, &mut rng).expect("changed");
+    let forgotten = log_of(&log.whole(&sealed));
+
+    let (mut second, mut log) = (pen(3), OwnLog::of(&kept));
+    let said = log.put(&mut second, &grant(2), Rev(3));
+    log.remove(Kind::GRANT, &node(3).0);
+    // The pen's other log is heard of first.
+    second.skip_past(forgotten.head().boot);
+    log.adopt(&mut second, &forgotten, Some(kept.stamp()));
+    assert_eq!(granted(&log), [2, 4], "3 was ended, 4 is taken up");
+    let kept_word = log.record(Kind::GRANT, &node(2).0).expect("granted");
+    assert_eq!(kept_word.record().rev, said.record().rev);
+    assert!(kept_word.stamp() > forgotten.stamp());
+}
+
+#[test]
 fn an_older_record_takes_the_place_of_a_newer_one_that_is_said_no_more() {
     let (mut one, mut other, mut rng) = (pen(1), pen(1), rng(1));
     let mut old = OwnLog::new(shard());
