@@ -179,9 +179,12 @@ pub fn inspect(node: &Node, text: &str, network: Option<&str>, app: Option<&str>
     }
     let row = row(&membership, &network, &service);
     let names_elsewhere = row.namespace.iter().flat_map(|namespace| {
-        names
-            .iter()
-            .flat_map(move |name| [format!("{name}.{namespace}"), format!("{name}.{namespace}.svc.{PRIVATE_ZONE}")])
+        // Where names of the outside world end in it, the long form alone is private.
+        let is_short = namespace.parse().is_ok_and(|namespace| !is_public_suffix(&namespace));
+        names.iter().flat_map(move |name| {
+            let short = is_short.then(|| format!("{name}.{namespace}"));
+            short.into_iter().chain([format!("{name}.{namespace}.svc.{PRIVATE_ZONE}")])
+        })
     });
     Ok(Answer::of(ServiceDetail {
         names_elsewhere: names_elsewhere.collect(),
