@@ -1,6 +1,6 @@
 //! A private network: its containers, and what its owners say of their applications.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Network {
     /// The newest generation of its secret, with the secret's hash.
     pub secret: Option<(Generation, [u8; 32])>,
     pub grants: BTreeMap<NodeId, Role>,
-    containers: BTreeMap<Ipv4Addr, Arc<Container>>,
+    containers: Containers,
     by_key: HashMap<WgPublicKey, Ipv4Addr>,
     apps: BTreeMap<Label, App>,
     /// Whose a namespace is that a service file names.
@@ -38,12 +38,15 @@ struct App {
     /// The versions that were deployed, with when.
     deploys: BTreeMap<String, Order>,
     types: BTreeMap<Label, Type>,
-    services: BTreeMap<Label, BTreeSet<Ipv4Addr>>,
+    services: BTreeMap<Label, Containers>,
 }
+
+/// Containers by address. An answer walks over them, so each is here itself and need not be looked up.
+type Containers = BTreeMap<Ipv4Addr, Arc<Container>>;
 
 #[derive(Debug, Clone, Default)]
 struct Type {
-    addresses: BTreeSet<Ipv4Addr>,
+    containers: Containers,
     /// Who answers to a number.
     numbers: BTreeMap<u32, Ipv4Addr>,
 }
@@ -83,9 +86,9 @@ impl Network {
         self.remove_container(container.address);
         let address = container.address;
         let app = self.apps.entry(container.app.clone()).or_default();
-        app.services.entry(container.service.clone()).or_default().insert(address);
+        app.services.entry(container.service.clone()).or_default().insert(address, container.clone());
         let kind = app.types.entry(container.kind.clone()).or_default();
-        kind.addresses.insert(address);
+        kind.containers.insert(address, container.clone());
         let older = kind.numbers.get(&container.number).and_then(|held| self.containers.get(held));
         if older.is_none_or(|held| (container.rev, container.node) < (held.rev, held.node)) {
             kind.numbers.insert(container.number, address);
@@ -103,17 +106,22 @@ impl Network {
             self.by_key.remove(&old.public_key);
         }
         let app = self.apps.get_mut(&old.app)?;
-        remove_address(&mut app.services, &old.service, address);
+        if let Some(service) = app.services.get_mut(&old.service) {
+            service.remove(&address);
+            if service.is_empty() {
+                app.services.remove(&old.service);
+            }
+        }
         if let Some(kind) = app.types.get_mut(&old.kind) {
-            kind.addresses.remove(&address);
+            kind.containers.remove(&address);
             if kind.numbers.get(&old.number) == Some(&address) {
                 kind.numbers.remove(&old.number);
-                let others = kind.addresses.iter().filter_map(|address| self.containers.get(address));
+                let others = kind.containers.values();
                 if let Some(heir) = others.filter(|c| c.number == old.number).min_by_key(|c| (c.rev, c.node)) {
                     kind.numbers.insert(old.number, heir.address);
                 }
             }
-            if kind.addresses.is_empty() {
+            if kind.containers.is_empty() {
                 app.types.remove(&old.kind);
             }
         }
@@ -195,18 +203,14 @@ impl Network {
 
     /// The containers of one type of an application, by address.
     pub fn containers_of(&self, app: &str, kind: &str) -> impl Iterator<Item = &Arc<Container>> {
-        let addresses = self.apps.get(app).and_then(|app| Some(&app.types.get(kind)?.addresses));
-        self.at(addresses)
+        let kind = self.apps.get(app).and_then(|app| app.types.get(kind));
+        kind.into_iter().flat_map(|kind| kind.containers.values())
     }
 
     /// The containers of one service of an application, or of a database by its type, by address.
     pub fn containers_serving(&self, app: &str, service: &str) -> impl Iterator<Item = &Arc<Container>> {
-        let addresses = self.apps.get(app).and_then(|app| app.services.get(service));
-        self.at(addresses)
-    }
-
-    fn at<'a>(&'a self, addresses: Option<&'a BTreeSet<Ipv4Addr>>) -> impl Iterator<Item = &'a Arc<Container>> {
-        addresses.into_iter().flatten().filter_map(|address| self.containers.get(address))
+        let service = self.apps.get(app).and_then(|app| app.services.get(service));
+        service.into_iter().flat_map(BTreeMap::values)
     }
 
     /// The lowest number that no container of this type holds in view.
@@ -254,15 +258,6 @@ impl App {
     /// Whether names of it exist: that versions of it were deployed once makes none.
     fn is_declared(&self) -> bool {
         self.def.is_some() || !self.types.is_empty()
-    }
-}
-
-fn remove_address(index: &mut BTreeMap<Label, BTreeSet<Ipv4Addr>>, name: &Label, address: Ipv4Addr) {
-    if let Some(addresses) = index.get_mut(name) {
-        addresses.remove(&address);
-        if addresses.is_empty() {
-            index.remove(name);
-        }
     }
 }
 
