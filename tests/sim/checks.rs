@@ -9,10 +9,11 @@ use std::time::Duration;
 use minicbor::Decode;
 use peerd::gossip::store::FileKind;
 use peerd::gossip::{Attached, Write};
-use peerd::membership::{CheckSignatures, Delta, Membership, Network, Verifier};
+use peerd::membership::{CheckSignatures, Delta, Membership, Network};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgPublicKey};
 
 use crate::book::{Phase, Promise};
+use crate::signatures::Signatures;
 use crate::world::World;
 
 /// How long after the last fault all views may differ.
@@ -143,8 +144,8 @@ pub fn wrote(world: &mut World, at: usize, write: &Write) {
         Ok(Some(payload)) => payload,
         other => return world.broken(format!("node {at} writes {} as {:?}", write.name, other.err())),
     };
-    let mut verifier = Verifier::new(cluster, world.verdicts.clone());
-    let log: LogFile = match minicbor::decode_with(payload, &mut verifier) {
+    let mut signatures = Signatures { cluster, found: &world.found };
+    let log: LogFile = match minicbor::decode_with(payload, &mut signatures) {
         Ok(log) => log,
         Err(error) => return world.broken(format!("node {at} stores what nobody signed, in {}: {error}", write.name)),
     };

@@ -15,6 +15,7 @@ mod disk;
 mod faults;
 mod node;
 mod run;
+mod signatures;
 mod wires;
 mod workload;
 mod world;

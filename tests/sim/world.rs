@@ -8,7 +8,6 @@ use peerd::gossip::{
     Config, ConnectionId, DATAGRAM_LEN_MAX, Gossip, Identity, MESSAGE_LEN_MAX, OperationId, Output, Stored,
     VerifiedMessage,
 };
-use peerd::membership::Verdicts;
 use peerd::model::NodeId;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -18,6 +17,7 @@ use crate::checks;
 use crate::disk::{Disk, Step};
 use crate::node::{Seen, SimNode};
 use crate::run::Report;
+use crate::signatures::Found;
 use crate::wires::{Parcel, Wires, below, chance};
 use crate::workload::{self, Intent};
 
@@ -45,7 +45,7 @@ pub struct World {
     /// The first promise that was broken.
     pub broken: Option<String>,
     /// Signatures that the checks found right.
-    pub verdicts: Verdicts,
+    pub found: Found,
     queue: BTreeMap<(Instant, u64), Event>,
     events: u64,
     trace: blake3::Hasher,
@@ -66,7 +66,7 @@ impl World {
             book: Book::default(),
             report: Report::default(),
             broken: None,
-            verdicts: Verdicts::default(),
+            found: Found::default(),
             queue: BTreeMap::new(),
             events: 0,
             trace: blake3::Hasher::new(),
