@@ -1,5 +1,5 @@
 //! The gate after a rollback: a node whose disk may be older than what it signed signs nothing until the others have said what
-//! that was (DESIGN §7).
+//! that was (docs/decisions/0012).
 //!
 //! Beside its disk a node keeps a [`HeadMark`], where a disk that is set back does not take it along and a reboot of the host
 //! loses it. A node that starts with the mark of its disk goes on. Any other
