@@ -1,4 +1,4 @@
-//! The joiner's side: dial the signer that the token names, prove to have the token, and become a member (DESIGN §8).
+//! The joiner's side: dial the signer that the token names, prove to have the token, and become a member.
 //!
 //! What the signer answers is believed as far as it follows from the cluster hash in the token.
 

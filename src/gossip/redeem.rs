@@ -1,4 +1,4 @@
-//! The signer's side of joining: inviting, and admitting who proves to have the token (DESIGN §8).
+//! The signer's side of joining: inviting, and admitting who proves to have the token.
 //!
 //! A stranger who does not prove it gets one and the same refusal, whatever the reason. The invite's consumption is on disk
 //! before the certificate is signed, and the certificate before it leaves.
