@@ -2,7 +2,8 @@
 //! `[[N.]TYPE.]APP.NETWORK.private-network.internal.`; and the way back from an address to its name.
 //!
 //! [`Resolver::answer`] takes one message and writes at most one; the answer follows from the membership of that moment, so
-//! there is no cache that could be stale. What is remembered of a caller is whose turn it is, and whom it stays with. Who asks is the attachment that the query came in on,
+//! there is no cache that could be stale. What is remembered of a caller is whose turn it is, and whom it stays with. Who
+//! asks is the attachment that the query came in on,
 //! never its source address. A caller sees its own network only: a name of another one gets the answer of a name that
 //! never existed.
 //!
@@ -143,16 +144,15 @@ impl Resolver {
             // The caller's network went away under it.
             (_, None, None) => (Reply::code(ResponseCode::ServFail), Outcome::Answered),
             (Some(question), None, Some(network)) => {
-                let edition = membership.edition(network);
                 let asked = question.name();
-                let soa = |zone: Zone| zone.negative_soa(asked, edition);
+                let soa = |zone: Zone| zone.negative_soa(asked, membership.edition(network));
                 let scope = Scope { network, app: &caller.app, suffixes: &self.suffixes };
                 match names::meaning(scope, asked) {
                     Meaning::Foreign if network.internal => (Reply::code(ResponseCode::Refused), Outcome::Answered),
                     Meaning::Foreign => (Reply::code(ResponseCode::Refused), Outcome::Forward),
                     Meaning::Missing(zone) => (Reply::missing(zone.map(soa)), Outcome::Answered),
                     Meaning::Existing(zone, Existing::Apex) => {
-                        let answers = apex(zone, question, edition);
+                        let answers = apex(zone, question, membership.edition(network));
                         let soa = answers.is_empty().then(|| soa(zone));
                         (Reply::existing(answers, soa), Outcome::Answered)
                     }

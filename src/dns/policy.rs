@@ -112,9 +112,8 @@ pub(super) fn short<'n>(network: &'n Network, own: &str, labels: &[&str]) -> Opt
 
 /// The namespaces of a network with whose they are, by name.
 pub fn namespaces(network: &Network) -> Vec<(Label, Label)> {
-    let of = |app: &Label| network.definition(app.as_str()).map_or_else(|| app.clone(), |def| def.namespace.clone());
-    let mut namespaces: Vec<(Label, Label)> = network.apps().map(|app| (of(app), app.clone())).collect();
-    namespaces.retain(|(namespace, app)| network.app_of_namespace(namespace.as_str()) == Some(app));
+    let held = network.apps().filter_map(|app| Some((network.namespace(app)?.clone(), app.clone())));
+    let mut namespaces: Vec<(Label, Label)> = held.collect();
     namespaces.sort_unstable();
     namespaces
 }

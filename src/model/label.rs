@@ -1,6 +1,7 @@
 //! DNS labels: the form of every name and id that can stand in a private domain name.
 
 use std::borrow::Borrow;
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
@@ -93,13 +94,21 @@ impl<C> minicbor::Encode<C> for Label {
 
 impl<'b, C> minicbor::Decode<'b, C> for Label {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let text = d.str()?;
-        let label: Self = text.parse().map_err(minicbor::decode::Error::custom)?;
-        if label.as_str() != text {
-            return Err(minicbor::decode::Error::message("a label on the wire is in lower case"));
-        }
-        Ok(label)
+        decode_text(d, Self::as_str)
     }
+}
+
+/// Reads a text that has one form on the wire: the one that it is kept in.
+pub(super) fn decode_text<T: FromStr<Err: Error + Send + Sync + 'static>>(
+    d: &mut minicbor::Decoder<'_>,
+    as_kept: impl Fn(&T) -> &str,
+) -> Result<T, minicbor::decode::Error> {
+    let text = d.str()?;
+    let value: T = text.parse().map_err(minicbor::decode::Error::custom)?;
+    if as_kept(&value) != text {
+        return Err(minicbor::decode::Error::message("a name on the wire is in lower case"));
+    }
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
 
-use super::label::Label;
+use super::label::{Label, decode_text};
 
 /// The server of a database that a bare name means if nothing else is said.
 pub const DEFAULT_SERVER: &str = "default";
@@ -250,12 +250,7 @@ impl<C> Encode<C> for ServerPattern {
 
 impl<'b, C> Decode<'b, C> for ServerPattern {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let text = d.str()?;
-        let pattern: Self = text.parse().map_err(minicbor::decode::Error::custom)?;
-        if pattern.as_str() != text {
-            return Err(minicbor::decode::Error::message("a server name on the wire is in lower case"));
-        }
-        Ok(pattern)
+        decode_text(d, Self::as_str)
     }
 }
 

@@ -207,8 +207,6 @@ fn cut(text: &str) -> String {
 }
 
 fn row(membership: &Membership, network: &Network, service: &Service<'_>) -> ServiceRow {
-    let namespace = network.definition(service.app.as_str()).map_or(service.app, |def| &def.namespace);
-    let holds_namespace = network.app_of_namespace(namespace.as_str()) == Some(service.app);
     let (kind, defined) = match service.what {
         What::Service(def) => ("service", def.is_some()),
         What::Database(def, _) => ("database", def.is_some()),
@@ -227,7 +225,7 @@ fn row(membership: &Membership, network: &Network, service: &Service<'_>) -> Ser
         name: service.full_name().into_owned(),
         network: network.display_name().to_owned(),
         app: service.app.to_string(),
-        namespace: holds_namespace.then(|| namespace.to_string()),
+        namespace: network.namespace(service.app).map(ToString::to_string),
         kind: kind.to_owned(),
         defined,
         ports,

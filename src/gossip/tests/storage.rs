@@ -144,18 +144,24 @@ fn nothing_leaves_a_node_before_it_is_on_disk() {
     assert!(sim.nodes[0].received.iter().all(|bytes| !bytes.windows(8).any(|window| window == id.0)));
 }
 
+/// A network of node 0, whose second owner, node 1, granted it to node 2, and what node 2 attached at once.
+fn attached_by_another_owners_grant(seed: u64) -> (Sim, NetworkId, Attached) {
+    let mut sim = Sim::cluster(seed, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 1, Role::Owner);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
+    sim.grant(1, &network, 2, Role::Host);
+    sim.until(SOON, |sim| sim.network(2, &network).is_some());
+    let attached = sim.attach(2, &network).expect("attaches");
+    (sim, network, attached)
+}
+
 /// A node that is granted a network, attaches at once, and is killed as soon as that is acknowledged: alone, it starts with the
 /// network and the container's address.
 #[test]
 fn what_an_acknowledged_container_rests_on_is_on_disk_before_it() {
     for seed in 100..120 {
-        let mut sim = Sim::cluster(seed, 3);
-        let network = sim.create_network(0, "demo");
-        sim.grant(0, &network, 1, Role::Owner);
-        sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
-        sim.grant(1, &network, 2, Role::Host);
-        sim.until(SOON, |sim| sim.network(2, &network).is_some());
-        let attached = sim.attach(2, &network).expect("attaches");
+        let (mut sim, network, attached) = attached_by_another_owners_grant(seed);
         (0..3).for_each(|at| sim.kill(at));
         sim.start_node(2).expect("starts");
         let held = sim.network(2, &network).expect("a network that was attached to is held");
@@ -166,13 +172,7 @@ fn what_an_acknowledged_container_rests_on_is_on_disk_before_it() {
 
 #[test]
 fn a_container_outlives_the_torn_log_of_the_owner_who_granted_its_node() {
-    let mut sim = Sim::cluster(63, 3);
-    let network = sim.create_network(0, "demo");
-    sim.grant(0, &network, 1, Role::Owner);
-    sim.until(SOON, |sim| sim.network(1, &network).is_some_and(|held| held.grants.len() == 2));
-    sim.grant(1, &network, 2, Role::Host);
-    sim.until(SOON, |sim| sim.network(2, &network).is_some());
-    let attached = sim.attach(2, &network).expect("attaches");
+    let (mut sim, network, attached) = attached_by_another_owners_grant(63);
     sim.run(SOON);
     sim.kill(2);
     let name = format!("log-n-{}-{network}", sim.id(1));

@@ -236,6 +236,12 @@ impl Network {
         self.namespaces.get(text).or_else(undefined)
     }
 
+    /// An application's namespace: what its definition says, else its id; `None` if that is another one's.
+    pub fn namespace<'a>(&'a self, app: &'a Label) -> Option<&'a Label> {
+        let namespace = self.definition(app.as_str()).map_or(app, |def| &def.namespace);
+        (self.app_of_namespace(namespace.as_str()) == Some(app)).then_some(namespace)
+    }
+
     /// When this version of an application was deployed last, if it was.
     pub fn deployed(&self, app: &str, version: &str) -> Option<Order> {
         self.apps.get(app)?.deploys.get(version).copied()
