@@ -125,7 +125,7 @@ impl Gossip {
 
     /// The addresses that containers have, also those whose records are not on disk yet.
     fn used(&self, network: &NetworkId) -> BTreeSet<Ipv4Addr> {
-        let seen = self.networks.get(network).into_iter().flat_map(|state| state.view.containers().map(|c| c.address));
+        let seen = self.networks.get(network).into_iter().flat_map(|state| state.view.attachments().map(|c| c.address));
         let own = self.records_ahead(network).filter(|record| record.origin() == self.me);
         let own = own.filter_map(|record| match record.body() {
             Body::Container(container) => Some(container.address),

@@ -43,7 +43,7 @@ impl Gossip {
         holdings: &Holdings,
     ) -> BTreeMap<NodeId, u64> {
         let mut spare = holdings.counts(space.range());
-        let containers = self.networks.get(network).into_iter().flat_map(|state| state.view.containers());
+        let containers = self.networks.get(network).into_iter().flat_map(|state| state.view.attachments());
         for container in containers.filter(|container| space.range().contains(container.address)) {
             if let Some(count) = spare.get_mut(&container.node) {
                 *count = count.saturating_sub(1);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::{Container, Role};
-use crate::model::{AppDef, Generation, Label, NetworkId, NodeId, Rev, Vni, WgPublicKey};
+use crate::model::{AppDef, CONTAINERS, Generation, Label, NetworkId, NodeId, Rev, Vni, WgPublicKey};
 
 /// Who said it how late: of definitions the highest counts, of claims the lowest holds.
 pub type Order = (Rev, NodeId);
@@ -24,6 +24,8 @@ pub struct Network {
     pub secret: Option<(Generation, [u8; 32])>,
     pub grants: BTreeMap<NodeId, Role>,
     containers: Containers,
+    /// Those outside of the containers' prefix: members like the others, but no name leads to them.
+    extras: Containers,
     by_key: HashMap<WgPublicKey, Ipv4Addr>,
     apps: BTreeMap<Label, App>,
     /// Whose a namespace is that a service file names.
@@ -63,6 +65,7 @@ impl Network {
             secret: None,
             grants: BTreeMap::new(),
             containers: BTreeMap::new(),
+            extras: BTreeMap::new(),
             by_key: HashMap::new(),
             apps: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -85,6 +88,11 @@ impl Network {
     pub fn insert_container(&mut self, container: Arc<Container>) {
         self.remove_container(container.address);
         let address = container.address;
+        self.by_key.insert(container.public_key, address);
+        if !CONTAINERS.contains(address) {
+            self.extras.insert(address, container);
+            return;
+        }
         let app = self.apps.entry(container.app.clone()).or_default();
         app.services.entry(container.service.clone()).or_default().insert(address, container.clone());
         let kind = app.types.entry(container.kind.clone()).or_default();
@@ -93,18 +101,20 @@ impl Network {
         if older.is_none_or(|held| (container.rev, container.node) < (held.rev, held.node)) {
             kind.numbers.insert(container.number, address);
         }
-        self.by_key.insert(container.public_key, address);
         self.edition = self.edition.wrapping_add(container.edition());
         self.containers.insert(address, container);
     }
 
     /// Takes the container at `address` out.
     pub fn remove_container(&mut self, address: Ipv4Addr) -> Option<Arc<Container>> {
-        let old = self.containers.remove(&address)?;
-        self.edition = self.edition.wrapping_sub(old.edition());
+        let old = self.containers.remove(&address).or_else(|| self.extras.remove(&address))?;
         if self.by_key.get(&old.public_key) == Some(&address) {
             self.by_key.remove(&old.public_key);
         }
+        if !CONTAINERS.contains(address) {
+            return Some(old);
+        }
+        self.edition = self.edition.wrapping_sub(old.edition());
         let app = self.apps.get_mut(&old.app)?;
         if let Some(service) = app.services.get_mut(&old.service) {
             service.remove(&address);
@@ -161,12 +171,19 @@ impl Network {
         self.containers.values()
     }
 
-    pub fn container_at(&self, address: Ipv4Addr) -> Option<&Arc<Container>> {
-        self.containers.get(&address)
+    /// All that is attached: the containers, and then the gateways and stock clients.
+    pub fn attachments(&self) -> impl Iterator<Item = &Arc<Container>> {
+        self.containers.values().chain(self.extras.values())
     }
 
+    /// What is attached at an address.
+    pub fn container_at(&self, address: Ipv4Addr) -> Option<&Arc<Container>> {
+        self.containers.get(&address).or_else(|| self.extras.get(&address))
+    }
+
+    /// What is attached with a key.
     pub fn container_by_key(&self, key: WgPublicKey) -> Option<&Arc<Container>> {
-        self.containers.get(self.by_key.get(&key)?)
+        self.container_at(*self.by_key.get(&key)?)
     }
 
     /// The container that answers to `number` of an application's type.
@@ -271,7 +288,7 @@ impl App {
 mod tests {
     use super::*;
     use crate::membership::State;
-    use crate::model::{AttachmentId, WgSecret};
+    use crate::model::{AttachmentId, EXTRAS, WgSecret};
     use rand_core::SeedableRng;
 
     fn container(last: u8, number: u32, rev: u64) -> Arc<Container> {
@@ -308,6 +325,19 @@ mod tests {
             network.remove_container(both[1].address);
             assert_eq!(network.container_numbered("shop", "web", 1), Some(&both[0]));
         }
+    }
+
+    #[test]
+    fn a_gateway_is_a_member_without_a_name() {
+        let mut network = network();
+        let gateway = Container { address: EXTRAS.first(), ..(*container(1, 1, 1)).clone() };
+        let key = gateway.public_key;
+        network.insert_container(Arc::new(gateway));
+        assert_eq!((network.attachments().count(), network.containers().len(), network.apps().count()), (1, 0, 0));
+        assert_eq!(network.container_by_key(key).map(|gateway| gateway.address), Some(EXTRAS.first()));
+        assert_eq!((network.free_number("shop", "web"), network.edition()), (1, 0));
+        assert!(network.remove_container(EXTRAS.first()).is_some());
+        assert_eq!((network.attachments().count(), network.container_by_key(key)), (0, None));
     }
 
     #[test]
