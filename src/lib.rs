@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod dns;
 pub mod gossip;
+pub mod ingress;
 pub mod membership;
 pub mod model;
 pub mod netstack;

@@ -11,7 +11,7 @@ pub mod file;
 mod namespace;
 mod select;
 
-pub use claims::{Claim, Dispute, DisputeKind, Front, disputes, disputes_among};
+pub use claims::{Claim, Dispute, DisputeKind, Front, Ledger, claims, disputes, disputes_among};
 pub use diff::{Change, Op, diff};
 pub use namespace::is_public_suffix;
 pub use select::{Asker, ByPlace, ByVersion, Service, What, Why};
