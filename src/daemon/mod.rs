@@ -11,6 +11,7 @@ mod control;
 pub mod data;
 mod engine;
 mod forward;
+pub mod gateway;
 mod node;
 mod quic;
 pub mod quic_socket;

@@ -10,6 +10,7 @@ pub mod alarm;
 pub mod beside;
 pub mod clock;
 pub mod cred;
+pub mod device_pair;
 pub mod helper;
 pub mod interfaces;
 pub mod lab;
