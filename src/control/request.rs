@@ -57,6 +57,12 @@ pub enum Request {
         version: String,
         network: Option<String>,
     },
+    /// Opens a stream to a container's port. Once that is answered the conversation is the stream.
+    Dial {
+        network: Option<String>,
+        name: String,
+        port: u16,
+    },
     ContainerLs {
         network: Option<String>,
     },

@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::node::Node;
-use super::verbs;
+use super::verbs::{self, Then};
 use crate::control::{EventRow, ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
 
 /// Conversations under way at once with those who may change the node; further ones wait in the socket's backlog.
@@ -126,11 +126,20 @@ async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> 
     // A caller who left ends no verb; what it still has to say goes nowhere.
     drop(lines);
     match answering.await {
-        Ok(stop) => {
-            if stop {
-                node.stop.notify_one();
-            }
+        Ok(Then::Nothing) => told,
+        Ok(Then::Stop) => {
+            node.stop.notify_one();
             told
+        }
+        Ok(Then::Join(opened)) => {
+            told?;
+            // Who speaks before the answer has not understood it: what was read of that is lost, and the stream with it.
+            if !read.buffer().is_empty() {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+            let stream = read.into_inner().into_inner().reunite(write).map_err(std::io::Error::other)?;
+            opened.join(stream.into_std()?.into());
+            Ok(())
         }
         // The answer is the last frame; a verb that panicked has sent none.
         Err(_) => {
@@ -143,23 +152,23 @@ async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> 
     }
 }
 
-/// Carries a request out; whether the node is to stop afterwards.
+/// Carries a request out; what follows.
 async fn answer(
     line: Vec<u8>,
     requester: Requester,
     node: Arc<Node>,
     progress: Progress,
     frames: mpsc::Sender<Frame>,
-) -> bool {
-    let (frame, stop) = match decode_request(&line, requester.may_change()) {
+) -> Then {
+    let (frame, then) = match decode_request(&line, requester.may_change()) {
         Ok(request) => match verbs::carry_out(&node, requester, request, &progress).await {
-            Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.stop),
-            Err(failure) => (Frame::Failed(failure), false),
+            Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.then),
+            Err(failure) => (Frame::Failed(failure), Then::Nothing),
         },
-        Err(failure) => (Frame::Failed(failure), false),
+        Err(failure) => (Frame::Failed(failure), Then::Nothing),
     };
     let _ = frames.send(frame).await;
-    stop
+    then
 }
 
 fn decode_request(line: &[u8], may_change: bool) -> Result<Request, Failure> {

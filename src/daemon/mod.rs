@@ -12,6 +12,7 @@ pub mod data;
 mod engine;
 mod forward;
 pub mod gateway;
+mod gateways;
 mod node;
 mod quic;
 pub mod quic_socket;

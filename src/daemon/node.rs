@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::attachments::Attachments;
 use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
+use super::gateways::Gateways;
 use super::readiness::Readiness;
 use super::watches::Watches;
 use crate::control::{ExitStatus, Failure};
@@ -29,6 +30,7 @@ pub struct Node {
     pub facts: Facts,
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Arc<Attachments>,
+    pub gateways: Gateways,
     /// Below which domains short names are answered.
     pub suffixes: Vec<Suffix>,
     pub watches: Watches,

@@ -15,6 +15,8 @@ use super::control;
 use super::data::{DataConfig, DataHandle, DataPlane, Facts};
 use super::engine::{Engine, Parts};
 use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
+use super::gateway::GatewayHandle;
+use super::gateways::Gateways;
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
@@ -143,6 +145,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     )?;
     let writer =
         Writer::spawn(state.clone(), head).map_err(|error| failed(&error, "does the system still give threads?"))?;
+    let gateway = GatewayHandle::spawn().map_err(|error| failed(&error, "does the system still give threads?"))?;
     let parts = Parts { gossip, endpoint: Arc::new(endpoint), data: data.clone(), writer, membership };
     let (engine, inbox) = Engine::new(parts);
     let (commands, work) = mpsc::channel(COMMAND_COUNT_MAX);
@@ -158,6 +161,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         facts,
         membership: watched,
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
+        gateways: Gateways::new(gateway, config.dns_suffixes.clone()),
         suffixes: config.dns_suffixes.clone(),
         watches: Watches::default(),
         readiness: Readiness::default(),

@@ -74,6 +74,14 @@ impl Caller {
         }
     }
 
+    /// Somebody outside of the network who asks through this node: of no application and no version.
+    pub fn outside(network: &NetworkId, node: NodeId) -> Self {
+        // No application is called as its network is.
+        let nobody = network.as_str().parse().expect("an id is a label");
+        let (attachment, address) = (AttachmentId([0; 8]), Ipv4Addr::UNSPECIFIED);
+        Self { network: network.clone(), attachment, address, app: nobody, version: None, node }
+    }
+
     fn asker(&self) -> Asker<'_> {
         Asker { node: self.node, app: &self.app, version: self.version.as_deref() }
     }

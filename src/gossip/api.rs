@@ -131,6 +131,26 @@ pub struct AttachSpec {
     pub space: Space,
 }
 
+impl AttachSpec {
+    /// A gateway: a member without a name. What a record says of an application says nothing here.
+    pub fn gateway(id: AttachmentId, network: NetworkId, public_key: WgPublicKey) -> Self {
+        let gateway: Label = "gateway".parse().expect("a label");
+        Self {
+            id,
+            network,
+            app: gateway.clone(),
+            kind: gateway.clone(),
+            number: None,
+            version: None,
+            service: gateway,
+            server: None,
+            state: State::Ready,
+            public_key,
+            space: Space::Extras,
+        }
+    }
+}
+
 /// What was attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attached {

@@ -76,7 +76,7 @@ pub(super) async fn take_off(node: &Node, local: &Local) {
 }
 
 /// Takes the record out. What stays of it after a failure here goes with the next sweep.
-pub(super) async fn unpublish(node: &Node, id: AttachmentId) {
+pub(in crate::daemon) async fn unpublish(node: &Node, id: AttachmentId) {
     match node.operate(move |gossip| gossip.detach(id, clock::now()), None).await {
         Ok(Ok(Done::Detached) | Err(OperationError::NoAttachment(_))) => {}
         Ok(Ok(_)) => unreachable!("a detach ends with Detached"),
@@ -157,13 +157,14 @@ async fn let_go(node: &Node, id: AttachmentId) {
 pub(super) async fn unpublish_unknown(node: &Node) {
     let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
     for (_, container) in published {
-        let (id, held) = (container.id, node.attachments.key_of(container.id));
+        let (id, gateway) = (container.id, node.gateways.key_of(container.id));
+        let held = gateway.or_else(|| node.attachments.key_of(id));
         if let Some(key) = held.filter(|key| *key != container.public_key) {
             tracing::warn!(attachment = %id, "its record has the key of another run: it gets the one of this run");
             // What the disk refuses here is tried again a second later.
             let _ = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
         }
-        if !node.attachments.is_known(container.id) {
+        if gateway.is_none() && !node.attachments.is_known(id) {
             tracing::warn!(attachment = %container.id, "a record without a container is taken out");
             unpublish(node, container.id).await;
         }

@@ -5,6 +5,7 @@ mod attach;
 mod cluster;
 mod deploy;
 mod detach;
+mod dial;
 mod drain;
 mod events;
 mod failures;
@@ -18,21 +19,33 @@ mod wait;
 use serde::Serialize;
 
 use super::control::{Progress, Requester};
+use super::gateway::Opened;
 use super::node::Node;
 use crate::control::{Failure, Request, Warning};
 
 pub use adopt::adopt;
 pub(super) use attach::blocking;
+pub(super) use detach::unpublish;
 pub use detach::{heed, sweep};
+pub(super) use failures::operation as operation_failure;
 pub use failures::{status_of_io, status_of_socket, status_of_store, with_causes};
+pub(super) use look::INNER_MTU_BYTES;
 pub use ready::make_ready;
 
 /// An answer that is ready to be sent.
 pub struct Answer {
     pub data: serde_json::Value,
     pub warnings: Vec<Warning>,
-    /// Whether the node is to stop once this is told.
-    pub stop: bool,
+    pub then: Then,
+}
+
+/// What follows once an answer is told.
+pub enum Then {
+    Nothing,
+    /// The node stops.
+    Stop,
+    /// The conversation goes on as this stream.
+    Join(Opened),
 }
 
 impl Answer {
@@ -40,7 +53,7 @@ impl Answer {
         Self {
             data: serde_json::to_value(data).expect("answers have string keys only"),
             warnings: Vec::new(),
-            stop: false,
+            then: Then::Nothing,
         }
     }
 
@@ -50,7 +63,7 @@ impl Answer {
     }
 
     fn and_stop(self) -> Self {
-        Self { stop: true, ..self }
+        Self { then: Then::Stop, ..self }
     }
 
     fn warn(mut self, code: &str, message: impl Into<String>) -> Self {
@@ -79,6 +92,7 @@ pub async fn carry_out(
         Request::NodeExpel { node: other } => cluster::expel(node, &other).await,
         Request::Attach(request) => attach::attach(node, requester, *request).await,
         Request::Detach { target, drain_s } => detach::detach(node, &target, drain_s, progress).await,
+        Request::Dial { network, name, port } => dial::dial(node, network.as_deref(), &name, port).await,
         Request::Deploy { app, version, network } => deploy::deploy(node, &app, version, network.as_deref()).await,
         Request::NetworkLs => Ok(look::networks(node)),
         Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,

@@ -1,0 +1,21 @@
+//! Dial: somebody outside of a network speaks with a container in it, through this node's gateway.
+
+use super::{Answer, Then};
+use crate::control::{ExitStatus, Failure};
+use crate::daemon::node::Node;
+
+/// Opens a stream. Once that is told, the conversation is the stream.
+pub async fn dial(node: &Node, network: Option<&str>, name: &str, port: u16) -> Result<Answer, Failure> {
+    if port == 0 {
+        let why = "ports begin with 1";
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "cannot reach port 0",
+            why,
+            "name the port that the container has",
+        ));
+    }
+    let network = node.network(network)?;
+    let opened = node.gateways.dial(node, &network, name, port).await?;
+    Ok(Answer { then: Then::Join(opened), ..Answer::nothing() })
+}
