@@ -1,9 +1,12 @@
 //! The command line, as a value.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::verbs::reach::Forward;
 
 /// Drives a peerd node: private networks for containers, in userspace.
 #[derive(Debug, Parser)]
@@ -135,6 +138,25 @@ pub enum Verb {
         /// Exit 7 if something is wrong
         #[arg(long)]
         check: bool,
+    },
+    /// Have ports of this machine lead to containers' ports, until interrupted; prints where it listens
+    Forward {
+        /// LOCAL:NAME:PORT. LOCAL is a port of 127.0.0.1 (0: any that is free) or ADDRESS:PORT; NAME is a full name,
+        /// SERVICE.NAMESPACE or an address of the network
+        #[arg(value_name = "LOCAL:NAME:PORT", required = true)]
+        forwards: Vec<Forward>,
+        /// Its name or id [default: the only one]
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+    },
+    /// Be a proxy into a network, until interrupted; prints where it listens. Names are the network's: socks5h:// in curl
+    Proxy {
+        /// Where SOCKS5 clients connect, as 127.0.0.1:1080
+        #[arg(long, value_name = "ADDR:PORT")]
+        socks5: SocketAddr,
+        /// Its name or id [default: the only one]
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
     },
     /// Packets that were dropped, by reason
     Drops,

@@ -3,8 +3,10 @@
 mod exec;
 mod join;
 mod place;
+pub mod reach;
 mod run;
 mod services;
+mod socks;
 mod wait;
 
 pub use run::causes;
@@ -137,6 +139,8 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             let request = Request::Wait { awaited: wait::awaited(&wait.awaited)?, timeout_s: wait.timeout.as_secs() };
             session.show("wait", &request, |_: &Waited| String::new())?;
         }
+        Verb::Forward { forwards, network } => reach::forward(&session, &forwards, network)?,
+        Verb::Proxy { socks5, network } => reach::proxy(&session, socks5, network)?,
         Verb::Events { count } => wait::events(&session, count)?,
         Verb::Version => {
             let data = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
