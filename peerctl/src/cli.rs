@@ -139,6 +139,9 @@ pub enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// The way in from outside: nginx in front of the services of a network
+    #[command(subcommand)]
+    Ingress(Ingress),
     /// Have ports of this machine lead to containers' ports, until interrupted; prints where it listens
     Forward {
         /// LOCAL:NAME:PORT. LOCAL is a port of 127.0.0.1 (0: any that is free) or ADDRESS:PORT; NAME is a full name,
@@ -210,6 +213,53 @@ pub struct Wait {
     /// How long to wait before giving up with exit code 8
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Ingress {
+    /// Whether nginx serves here, what is left out and why, and the gateways
+    Status,
+    /// The ports of this node, and where they lead
+    Routes,
+    /// Have nginx serve the services' HTTP and HTTPS ports on this node, now and after each start
+    Enable {
+        /// A balancer stands in front, and says with the PROXY protocol who the client is; nobody else may connect then
+        #[arg(long)]
+        proxy_protocol: bool,
+    },
+    /// Have nginx serve no more
+    Disable,
+    /// Certificates for HTTPS on this node
+    #[command(subcommand)]
+    Cert(Cert),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cert {
+    /// The certificates, by their names
+    Ls,
+    /// Take a certificate from files; one for the same names is replaced
+    Add {
+        /// The chain as PEM, the server's own certificate first
+        #[arg(long, value_name = "FILE")]
+        cert: PathBuf,
+        /// Its private key as PEM
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Make a certificate for development, signed by this node's own authority, for 397 days
+    Dev {
+        /// As app.example.com or *.example.com
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Remove the certificate that is for this name
+    Rm {
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Print the certificate of this node's development authority, for those who are to trust it
+    Ca,
 }
 
 #[derive(Debug, Subcommand)]

@@ -360,3 +360,76 @@ pub struct Status {
     pub data_plane: BTreeMap<String, String>,
     pub health: Vec<HealthRow>,
 }
+
+/// `ingress status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressStatus {
+    /// Whether nginx is to run here. Host ports and loopback ports are served either way.
+    pub enabled: bool,
+    pub proxy_protocol: bool,
+    pub nginx_version: Option<String>,
+    /// How long nginx has been running.
+    pub running_s: Option<u64>,
+    pub reloads: u64,
+    pub last_reload_ms: Option<u64>,
+    pub routes: usize,
+    pub certificates: usize,
+    /// What keeps nginx from serving at all, or from serving the newest.
+    pub fault: Option<String>,
+    /// What is left out, and why.
+    pub problems: Vec<String>,
+    pub gateways: Vec<GatewayRow>,
+}
+
+/// This node's own member of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRow {
+    pub network: String,
+    /// Streams and sessions of datagrams at this moment.
+    pub streams: u64,
+    pub opened: u64,
+    pub refused: u64,
+    pub timed_out: u64,
+    pub reset: u64,
+    /// To containers, and from them.
+    pub tx_bytes: u64,
+    pub rx_bytes: u64,
+    pub buffer_bytes: u64,
+}
+
+/// `ingress routes`: a port, and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressRoute {
+    /// ADDRESS:PORT on loopback, else the port of all addresses.
+    pub listen: String,
+    /// http, https, tcp or udp.
+    pub protocol: String,
+    /// For which server names; for all others if there are none.
+    pub names: Vec<String>,
+    pub network: String,
+    pub app: String,
+    pub service: String,
+    /// Who gets what is new.
+    pub to: Vec<String>,
+    /// Why it is not listened on.
+    pub error: Option<String>,
+    /// Requests to the service by HTTP and HTTPS, or connections by this port.
+    pub requests: u64,
+    /// Answers of 500 and above, or connections that no container took.
+    pub errors: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+/// `ingress cert ls` and what makes one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRow {
+    pub names: Vec<String>,
+}
+
+/// `ingress cert ca`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its certificate, for those who are to trust it.
+    pub pem: String,
+}

@@ -13,12 +13,12 @@ mod ready_when;
 mod request;
 
 pub use answer::{
-    Applied, Attached, ChangeRow, ContainerDetail, ContainerRow, Deployed, DnsAnswer, DnsExplanation, DnsRecord,
-    DomainNames, DropRow, EventRow, GrantRow, HealthRow, Invited, Joined, Left, LocalDetail, NetworkCreated,
-    NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, ServiceDetail, ServiceRow, Status, Validated, Waited,
-    Warning,
+    Applied, Attached, Authority, CertificateRow, ChangeRow, ContainerDetail, ContainerRow, Deployed, DnsAnswer,
+    DnsExplanation, DnsRecord, DomainNames, DropRow, EventRow, GatewayRow, GrantRow, HealthRow, IngressRoute,
+    IngressStatus, Invited, Joined, Left, LocalDetail, NetworkCreated, NetworkDetail, NetworkRow, NodeRow, NodeSelf,
+    PeerRow, ServiceDetail, ServiceRow, Status, Validated, Waited, Warning,
 };
 pub use codec::{CodecError, Frame, REQUEST_LEN_MAX, decode_line, encode_line};
 pub use failure::{ExitStatus, Failure};
 pub use ready_when::{ReadyWhen, ReadyWhenError};
-pub use request::{Attach, Awaited, Request, Target};
+pub use request::{Attach, Awaited, PrivateKey, Request, Target};

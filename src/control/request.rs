@@ -97,6 +97,26 @@ pub enum Request {
         network: Option<String>,
         app: Option<String>,
     },
+    IngressStatus,
+    IngressRoutes,
+    IngressEnable {
+        proxy_protocol: bool,
+    },
+    IngressDisable,
+    IngressCertLs,
+    IngressCertAdd {
+        chain: String,
+        key: PrivateKey,
+    },
+    /// Made by the node's development authority.
+    IngressCertDev {
+        names: Vec<String>,
+    },
+    IngressCertRm {
+        name: String,
+    },
+    /// Makes the development authority if there is none.
+    IngressCertCa,
     Status,
     Drops,
     Wait {
@@ -124,11 +144,25 @@ impl Request {
                 | Self::Apply { dry_run: true, .. }
                 | Self::ServiceLs { .. }
                 | Self::ServiceInspect { .. }
+                | Self::IngressStatus
+                | Self::IngressRoutes
+                | Self::IngressCertLs
                 | Self::Status
                 | Self::Drops
                 | Self::Wait { .. }
                 | Self::Events { .. }
         )
+    }
+}
+
+/// A private key as PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PrivateKey(pub String);
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(..)")
     }
 }
 

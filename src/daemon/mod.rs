@@ -13,6 +13,7 @@ mod engine;
 mod forward;
 pub mod gateway;
 mod gateways;
+mod ingress;
 mod node;
 mod quic;
 pub mod quic_socket;

@@ -11,6 +11,7 @@ use super::attachments::Attachments;
 use super::data::{DataHandle, Facts};
 use super::engine::{Command, Engine, Waiting};
 use super::gateways::Gateways;
+use super::ingress::Ingress;
 use super::readiness::Readiness;
 use super::watches::Watches;
 use crate::control::{ExitStatus, Failure};
@@ -31,6 +32,7 @@ pub struct Node {
     pub membership: watch::Receiver<Arc<Membership>>,
     pub attachments: Arc<Attachments>,
     pub gateways: Gateways,
+    pub ingress: Arc<Ingress>,
     /// Below which domains short names are answered.
     pub suffixes: Vec<Suffix>,
     pub watches: Watches,

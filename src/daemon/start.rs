@@ -17,6 +17,7 @@ use super::engine::{Engine, Parts};
 use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use super::gateway::GatewayHandle;
 use super::gateways::Gateways;
+use super::ingress::{self, Ingress};
 use super::node::Node;
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
@@ -82,6 +83,7 @@ struct Loaded {
     identity: Identity,
     stored: Stored,
     remembered: Vec<Local>,
+    ingress: ingress::Settings,
 }
 
 fn load(state: &StateDir) -> Result<Loaded, Failure> {
@@ -92,6 +94,10 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
     let mut files = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
     let remembered = Attachments::remembered(files.remove(attachments::FILE)).map_err(|error| {
         let hint = "delete it and the containers' interfaces (ip link delete peerd0), start, and attach them again";
+        cannot_start(ExitStatus::InvalidFile, error, hint)
+    })?;
+    let ingress = Ingress::remembered(files.remove(ingress::FILE)).map_err(|error| {
+        let hint = "delete it, start, and give the node its ingress role again: peerctl ingress enable";
         cannot_start(ExitStatus::InvalidFile, error, hint)
     })?;
     let mut stored = Stored::empty();
@@ -105,11 +111,11 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
         state.write(&write.name, content).map_err(|error| damaged(verbs::with_causes(&error)))?;
         stored.apply(&write);
     }
-    Ok(Loaded { identity, stored, remembered })
+    Ok(Loaded { identity, stored, remembered, ingress })
 }
 
 async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
-    let Loaded { identity, stored, remembered } = load(&state)?;
+    let Loaded { identity, stored, remembered, ingress } = load(&state)?;
     let failed =
         |error: &dyn std::error::Error, hint: &str| cannot_start(ExitStatus::Failure, verbs::with_causes(error), hint);
 
@@ -160,6 +166,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         data: data.clone(),
         facts,
         membership: watched,
+        ingress: Arc::new(Ingress::new(state.clone(), ingress)),
         attachments: Arc::new(Attachments::new(state, callers, remembered)),
         gateways: Gateways::new(gateway, config.dns_suffixes.clone()),
         suffixes: config.dns_suffixes.clone(),
@@ -199,6 +206,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         let (node, listen) = (node.clone(), config.listen);
         async move { addresses::follow(&node, listen, announced).await }
     });
+    let fronting = tokio::spawn(ingress::serve(node.clone()));
     let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
     let serving = tokio::spawn(control::serve(listener, node.clone()));
     tracing::info!(node = %id, %listen, socket = %config.socket.display(), "ready");
@@ -220,7 +228,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    for task in [serving, sweeping, readying, following] {
+    for task in [serving, sweeping, readying, following, fronting] {
         task.abort();
     }
     let _ = stop.send(());

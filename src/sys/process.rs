@@ -1,5 +1,5 @@
 //! Child processes: waited for and signalled through descriptors, never by a number that may mean another by now.
-#![allow(unsafe_code)] // a signal handler
+#![allow(unsafe_code)] // a signal handler, and what a child does before it becomes another program
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -56,6 +56,20 @@ pub(super) fn exec(command: &mut Command) -> OsError {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = || std::env::split_paths(&path).any(|folder| folder.join(name).exists());
     if error == OsError::ACCES && searched && !found() { OsError::NOENT } else { error }
+}
+
+/// Has a command end with SIGTERM when the thread that starts it does, however that ends: start it from one that lives as long
+/// as the child may.
+pub fn end_with_thread(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let prepare = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        // Has it ended before that, nobody will say so any more.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: two system calls and a comparison, nothing that allocates or takes a lock, as a child of a process with
+    // threads must keep to (signal-safety(7)).
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// The exit code that a shell would report: the child's own, or 128 and the signal's number.

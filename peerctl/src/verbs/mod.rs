@@ -1,6 +1,7 @@
 //! What each verb does: ask the node, print the answer.
 
 mod exec;
+mod ingress;
 mod join;
 mod place;
 pub mod reach;
@@ -139,6 +140,7 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             let request = Request::Wait { awaited: wait::awaited(&wait.awaited)?, timeout_s: wait.timeout.as_secs() };
             session.show("wait", &request, |_: &Waited| String::new())?;
         }
+        Verb::Ingress(ingress) => ingress::ingress(&session, ingress)?,
         Verb::Forward { forwards, network } => reach::forward(&session, &forwards, network)?,
         Verb::Proxy { socks5, network } => reach::proxy(&session, socks5, network)?,
         Verb::Events { count } => wait::events(&session, count)?,

@@ -9,6 +9,7 @@ mod dial;
 mod drain;
 mod events;
 mod failures;
+mod ingress;
 mod leave;
 mod look;
 mod names;
@@ -94,6 +95,15 @@ pub async fn carry_out(
         Request::Detach { target, drain_s } => detach::detach(node, &target, drain_s, progress).await,
         Request::Dial { network, name, port } => dial::dial(node, network.as_deref(), &name, port).await,
         Request::Deploy { app, version, network } => deploy::deploy(node, &app, version, network.as_deref()).await,
+        Request::IngressStatus => Ok(ingress::status(node).await),
+        Request::IngressRoutes => Ok(ingress::routes(node)),
+        Request::IngressEnable { proxy_protocol } => ingress::enable(node, proxy_protocol).await,
+        Request::IngressDisable => ingress::disable(node).await,
+        Request::IngressCertLs => ingress::certificates(node),
+        Request::IngressCertAdd { chain, key } => ingress::add_certificate(node, chain, key).await,
+        Request::IngressCertDev { names } => ingress::issue_certificate(node, &names).await,
+        Request::IngressCertRm { name } => ingress::remove_certificate(node, &name).await,
+        Request::IngressCertCa => ingress::authority(node).await,
         Request::NetworkLs => Ok(look::networks(node)),
         Request::NetworkInspect { network } => look::network(node, network.as_deref()).await,
         Request::NodeLs => look::nodes(node).await,

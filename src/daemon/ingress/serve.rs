@@ -1,0 +1,428 @@
+//! The task that keeps fronts and nginx as they are to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::access::AccessLog;
+use super::nginx::{NginxError, Program, Running, worker_account};
+use super::{Settings, has_ipv6, make_folders, why_not_free};
+use crate::daemon::gateway::{Front, Listen};
+use crate::daemon::node::{Node, lock};
+use crate::daemon::verbs::with_causes;
+use crate::ingress::{Certificate, Endpoint, Layout, Plan, Route, Transport, UPSTREAM_DIR, Web, configuration};
+use crate::model::NetworkId;
+use crate::sys::clock;
+
+const CONFIGURATION: &str = "nginx.conf";
+const CANDIDATE: &str = "nginx.conf.next";
+/// Changes within so long are one reload.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Between two reloads there is so many times what the last one took.
+const RELOAD_SHARE: u32 = 5;
+const TICK: Duration = Duration::from_secs(1);
+/// How long it is before an nginx that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+const CONNECTIONS_MAX: u32 = 16_384;
+/// Descriptors of a worker beside its connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// So many things that are not served are told.
+const PROBLEMS_MAX: usize = 64;
+
+/// Keeps the node's fronts and nginx as they are to be, until the node stops.
+pub async fn serve(node: Arc<Node>) {
+    let mut keeper = Keeper::new(node.clone());
+    keeper.keep().await;
+    let (mut membership, mut settings) = (node.membership.clone(), node.ingress.settings.subscribe());
+    let mut certificates = node.ingress.certificates.subscribe();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let changed = tokio::select! {
+            changed = membership.changed() => changed.is_ok(),
+            changed = settings.changed() => changed.is_ok(),
+            changed = certificates.changed() => changed.is_ok(),
+            _ = tick.tick() => {
+                keeper.look().await;
+                continue;
+            }
+        };
+        if !changed {
+            // The node stops.
+            return keeper.stop().await;
+        }
+        let until = keeper.next.max(clock::now() + COALESCE);
+        tokio::time::sleep_until(until.into()).await;
+        membership.mark_unchanged();
+        settings.mark_unchanged();
+        certificates.mark_unchanged();
+        keeper.keep().await;
+    }
+}
+
+/// What there is at this moment.
+struct Keeper {
+    node: Arc<Node>,
+    program: Option<Program>,
+    running: Option<Running>,
+    /// What nginx serves, and on which ports.
+    live: String,
+    ports: BTreeSet<NonZeroU16>,
+    log: AccessLog,
+    /// Not before this moment is anything reloaded.
+    next: Instant,
+    retry: Option<Instant>,
+}
+
+impl Keeper {
+    fn new(node: Arc<Node>) -> Self {
+        let log = AccessLog::new(&node.ingress.dir);
+        Self {
+            program: None,
+            running: None,
+            live: String::new(),
+            ports: BTreeSet::new(),
+            log,
+            next: clock::now(),
+            retry: None,
+            node,
+        }
+    }
+
+    /// Has everything be as the records want it.
+    async fn keep(&mut self) {
+        let node = self.node.clone();
+        let membership = node.membership();
+        let settings = node.ingress.settings();
+        let plan = Plan::of(&membership, node.id);
+        let mut problems = plan.disputes.clone();
+        node.gateways.retain(&node, &membership).await;
+
+        let ipv6 = has_ipv6();
+        let fronts = fronts(&plan, &settings, ipv6, &node.ingress.dir);
+        let networks: BTreeSet<&NetworkId> = fronts.iter().map(|front| &front.network).collect();
+        let mut served = BTreeSet::new();
+        for network in networks {
+            match node.gateways.ensure(&node, network).await {
+                Ok(()) => drop(served.insert(network.clone())),
+                Err(failure) => problems.push(format!("{}: {}", failure.what, failure.why)),
+            }
+        }
+        if settings.enabled
+            && let Err(error) = make_folders(&node.ingress.dir)
+        {
+            problems.push(format!("the ingress folder cannot be made: {error}"));
+        }
+        let fronts = fronts.into_iter().filter(|front| served.contains(&front.network)).collect();
+        node.gateways.thread.set_fronts(fronts);
+
+        let began = clock::now();
+        let fault = match settings.enabled {
+            true => self.keep_nginx(&plan, &settings, ipv6, &mut problems).await.err(),
+            false => {
+                self.stop_nginx().await;
+                None
+            }
+        };
+        let took = clock::now().saturating_duration_since(began);
+        self.next = clock::now() + took * RELOAD_SHARE;
+        self.retry = fault.is_some().then(|| clock::now() + RETRY);
+        if let Some(error) = &fault {
+            tracing::warn!(error = with_causes(error), "nginx does not serve what it is to serve");
+        }
+        problems.truncate(PROBLEMS_MAX);
+        let mut shown = lock(&node.ingress.shown);
+        shown.settings = settings;
+        shown.plan = plan;
+        shown.problems = problems;
+        shown.fault = fault.map(|error| with_causes(&error));
+        shown.nginx_version = self.program.as_ref().map(|program| program.version.to_string());
+        shown.nginx_since = self.running.as_ref().map(|running| running.since);
+        drop(shown);
+        node.ingress.kept.notify_waiters();
+    }
+
+    async fn keep_nginx(
+        &mut self,
+        plan: &Plan,
+        settings: &Settings,
+        ipv6: bool,
+        problems: &mut Vec<String>,
+    ) -> Result<(), NginxError> {
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => self.program.insert(Program::find().await?).clone(),
+        };
+        let dir = self.node.ingress.dir.clone();
+        let certificates = self.node.ingress.certificates()?.list();
+        let layout = Layout {
+            certificates: &certificates,
+            http2: program.http2(),
+            ipv6,
+            proxy_protocol: settings.proxy_protocol,
+            user: worker_account(),
+            connections_max: connections_max(),
+        };
+        let mut plan = plan.clone();
+        let running = self.running.as_ref().map(|_| &self.ports);
+        leave_out_taken_ports(&mut plan, running, ipv6, problems);
+        let checked = Check { program: &program, dir: &dir, layout: &layout };
+        let text = checked.acceptable(&mut plan, problems).await?;
+        let is_running = self.running.as_mut().is_some_and(|running| !running.has_ended());
+        if is_running && text == self.live {
+            return Ok(());
+        }
+        fs::write(dir.join(CANDIDATE), &text)?;
+        fs::rename(dir.join(CANDIDATE), dir.join(CONFIGURATION))?;
+        let began = clock::now();
+        match self.running.as_mut().filter(|_| is_running) {
+            Some(running) => {
+                running.reload().await?;
+                let took = clock::now().saturating_duration_since(began);
+                let shown = &mut *lock(&self.node.ingress.shown);
+                shown.reloads += 1;
+                shown.last_reload_ms = u64::try_from(took.as_millis()).ok();
+                tracing::info!(routes = plan.routes.len(), ms = took.as_millis(), "nginx reloaded");
+            }
+            None => {
+                let running = self.running.insert(program.start(&dir, CONFIGURATION)?);
+                running.started().await?;
+                tracing::info!(routes = plan.routes.len(), pid = running.pid, "nginx started");
+            }
+        }
+        self.live = text;
+        self.ports = plan.routes.iter().map(|route| route.port).collect();
+        Ok(())
+    }
+
+    /// What nobody tells: what was asked for, and whether nginx still runs.
+    async fn look(&mut self) {
+        let node = self.node.clone();
+        let ended = self.running.as_mut().is_some_and(|running| {
+            running.note_workers();
+            running.has_ended()
+        });
+        let due = self.retry.is_some_and(|at| at <= clock::now());
+        if ended {
+            let why = self.running.take().map(|running| running.last_words()).unwrap_or_default();
+            tracing::warn!(why, "nginx has ended: it is started again");
+        }
+        if ended || due {
+            self.keep().await;
+        }
+        match self.log.look() {
+            Ok(true) => {
+                if let Some(running) = &self.running
+                    && let Err(error) = running.reopen()
+                {
+                    tracing::warn!(%error, "nginx was not told to open its log anew");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the access log cannot be read"),
+        }
+        let fronts = node.gateways.thread.fronts().await;
+        let shown = &mut *lock(&node.ingress.shown);
+        shown.fronts = fronts;
+        shown.counts.clone_from(&self.log.services);
+    }
+
+    async fn stop_nginx(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+            tracing::info!("nginx stopped");
+        }
+        self.live.clear();
+        self.ports.clear();
+    }
+
+    async fn stop(mut self) {
+        self.stop_nginx().await;
+    }
+}
+
+/// The fronts of the gateway: host ports, loopback ports, and nginx's ways to the containers.
+fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front> {
+    let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let mut fronts: Vec<Front> = Vec::new();
+    for port in &plan.host_ports {
+        let at = SocketAddr::new(any, port.port.get());
+        let listen = match port.transport {
+            Transport::Tcp => Listen::Tcp(at),
+            Transport::Udp => Listen::Udp(at),
+        };
+        fronts.push(Front { listen, network: port.to.network.clone(), to: vec![port.to.at] });
+    }
+    for port in &plan.loopback {
+        let Some(first) = port.to.first() else { continue };
+        let to: Vec<SocketAddrV4> = port.to.iter().map(|endpoint| endpoint.at).collect();
+        let own = Some(port.address);
+        for address in own.into_iter().chain(port.on_localhost.then_some(Ipv4Addr::LOCALHOST)) {
+            let listen = Listen::Tcp(SocketAddr::from((address, port.port.get())));
+            fronts.push(Front { listen, network: first.network.clone(), to: to.clone() });
+        }
+    }
+    if settings.enabled {
+        fronts.extend(plan.endpoints.iter().map(|endpoint| upstream(endpoint, dir)));
+    }
+    fronts
+}
+
+fn upstream(endpoint: &Endpoint, dir: &Path) -> Front {
+    // Who may pass through the folders is settled; nginx's workers may be another user's.
+    let listen = Listen::Unix { path: dir.join(UPSTREAM_DIR).join(endpoint.file_name()), mode: 0o666 };
+    Front { listen, network: endpoint.network.clone(), to: vec![endpoint.at] }
+}
+
+/// Leaves out the routes of ports that nginx could not listen on: a port of one must not keep it from all others.
+fn leave_out_taken_ports(plan: &mut Plan, ours: Option<&BTreeSet<NonZeroU16>>, ipv6: bool, problems: &mut Vec<String>) {
+    let mut taken: BTreeMap<NonZeroU16, Option<String>> = BTreeMap::new();
+    for route in &plan.routes {
+        taken.entry(route.port).or_insert_with(|| match ours.is_some_and(|ours| ours.contains(&route.port)) {
+            true => None,
+            false => why_not_free(route.port, ipv6).map(|error| error.to_string()),
+        });
+    }
+    for (port, why) in taken.iter().filter_map(|(port, why)| Some((port, why.as_ref()?))) {
+        problems.push(format!("port {port} cannot be listened on: {why}"));
+    }
+    plan.routes.retain(|route| taken.get(&route.port).is_none_or(Option::is_none));
+}
+
+/// nginx's verdict.
+struct Check<'a> {
+    program: &'a Program,
+    dir: &'a Path,
+    layout: &'a Layout<'a>,
+}
+
+impl Check<'_> {
+    /// The text that nginx accepts: of the whole plan, or of what is left when everything that it refuses is taken out.
+    async fn acceptable(&self, plan: &mut Plan, problems: &mut Vec<String>) -> Result<String, NginxError> {
+        let (text, uncovered) = configuration(plan, self.layout);
+        for (service, name) in uncovered {
+            let name = name.map_or_else(|| "its names".to_owned(), |name| name.to_string());
+            problems.push(format!("{service}: no certificate covers {name}: peerctl ingress cert"));
+        }
+        let Err(error) = self.verdict(&text).await else { return Ok(text) };
+        // With nothing to serve there is nothing to take out.
+        self.verdict(&configuration(&Plan::default(), self.layout).0).await?;
+        tracing::warn!(%error, "nginx refuses the configuration: what it refuses is looked for");
+        let mut good: Vec<Route> = Vec::new();
+        // Halves of halves: what is refused is found in so many steps as its share has halves.
+        let mut left = vec![std::mem::take(&mut plan.routes)];
+        while let Some(mut some) = left.pop() {
+            let candidate = Plan { routes: good.iter().chain(&some).cloned().collect(), ..Plan::default() };
+            match self.verdict(&configuration(&candidate, self.layout).0).await {
+                Ok(()) => good.append(&mut some),
+                Err(error) => match some.as_slice() {
+                    [only] => problems.push(format!("{} on port {}: {error}", only.service, only.port)),
+                    _ => {
+                        left.push(some.split_off(some.len() / 2));
+                        left.push(some);
+                    }
+                },
+            }
+        }
+        plan.routes = good;
+        Ok(configuration(plan, self.layout).0)
+    }
+
+    async fn verdict(&self, text: &str) -> Result<(), NginxError> {
+        fs::write(self.dir.join(CANDIDATE), text)?;
+        self.program.check(self.dir, CANDIDATE).await
+    }
+}
+
+/// As many as the descriptors are for.
+fn connections_max() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(u32::MAX).clamp(64, CONNECTIONS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingress::ServiceKey;
+
+    fn route(service: &str, port: u16) -> Route {
+        let label = |text: &str| text.parse().expect("a label");
+        let key = ServiceKey { network: "pn-a".parse().expect("an id"), app: label("app"), service: label(service) };
+        let at = SocketAddrV4::new(Ipv4Addr::new(10, 240, 0, 1), 80);
+        let endpoint = Endpoint { network: key.network.clone(), vni: 7.try_into().expect("a VNI"), at };
+        let port = NonZeroU16::new(port).expect("not 0");
+        Route {
+            service: key,
+            web: Web::Https,
+            port,
+            names: vec![format!("{service}.test").parse().expect("a name")],
+            chosen: vec![endpoint],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nginx_refuses_is_left_out_and_the_rest_is_served() {
+        let Ok(program) = Program::find().await else {
+            eprintln!("there is no nginx here: tests/run installs it");
+            return;
+        };
+        let dir = tempfile::tempdir().expect("a folder");
+        make_folders(dir.path()).expect("folders");
+        let store = super::super::certificates::Certificates::new(dir.path());
+        let names = ["a", "b", "c", "d", "e"];
+        for name in names {
+            store.issue(&[format!("{name}.test").parse().expect("a name")], 1_800_000_000).expect("made");
+        }
+        let certificates = store.list();
+        let layout = Layout {
+            certificates: &certificates,
+            http2: program.http2(),
+            ipv6: has_ipv6(),
+            proxy_protocol: false,
+            user: worker_account(),
+            connections_max: 512,
+        };
+        let check = Check { program: &program, dir: dir.path(), layout: &layout };
+        let port = |at: usize| 20_000 + at as u16;
+        let routes: Vec<_> = names.iter().enumerate().map(|(at, name)| route(name, port(at))).collect();
+        let mut problems = Vec::new();
+        let mut plan = Plan { routes: routes.clone(), ..Plan::default() };
+        check.acceptable(&mut plan, &mut problems).await.expect("accepted");
+        assert_eq!((plan.routes.len(), problems.len()), (5, 0));
+        // One tenant's certificate breaks after it was taken.
+        let bad = certificates.iter().find(|c| c.covers(&"c.test".parse().expect("a name"))).expect("there");
+        fs::write(dir.path().join(format!("certificates/{}.crt", bad.file)), "nonsense").expect("written");
+        // Each default server has the first certificate; that one is whole.
+        let mut plan = Plan { routes, ..Plan::default() };
+        let layout = Layout { certificates: &sorted_last(&certificates, bad), ..layout };
+        let check = Check { layout: &layout, ..check };
+        let text = check.acceptable(&mut plan, &mut problems).await.expect("the rest is accepted");
+        assert_eq!((plan.routes.len(), problems.len()), (4, 1), "{problems:?}");
+        assert!(problems[0].starts_with("pn-a/app/c on port 20002: nginx does not accept"), "{problems:?}");
+        assert!(text.contains("a.test") && !text.contains("c.test"));
+    }
+
+    fn sorted_last(all: &[Certificate], bad: &Certificate) -> Vec<Certificate> {
+        let mut sorted: Vec<_> = all.iter().filter(|c| *c != bad).cloned().collect();
+        sorted.push(bad.clone());
+        sorted
+    }
+
+    #[test]
+    fn a_port_that_somebody_else_has_keeps_nginx_from_nothing_else() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let taken = holder.local_addr().expect("bound").port();
+        let mut plan = Plan { routes: vec![route("a", taken), route("b", 20_001)], ..Plan::default() };
+        let mut problems = Vec::new();
+        leave_out_taken_ports(&mut plan, None, has_ipv6(), &mut problems);
+        assert_eq!((plan.routes.len(), problems.len()), (1, 1), "{problems:?}");
+        let ours = BTreeSet::from([NonZeroU16::new(taken).expect("not 0")]);
+        let mut plan = Plan { routes: vec![route("a", taken)], ..Plan::default() };
+        leave_out_taken_ports(&mut plan, Some(&ours), has_ipv6(), &mut problems);
+        assert_eq!((plan.routes.len(), problems.len()), (1, 1), "nginx has it already");
+    }
+}
