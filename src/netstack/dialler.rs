@@ -124,7 +124,8 @@ impl Dialler {
             free: Vec::new(),
             by_key: HashMap::new(),
             resting: Resting::default(),
-            next_serial: 0,
+            // Ids are not those of a dialler that was here before.
+            next_serial: seed >> (SLOT_BITS + 1),
             next_port,
             line: VecDeque::new(),
             changed: VecDeque::new(),
