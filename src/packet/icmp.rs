@@ -1,9 +1,9 @@
 //! ICMP errors to a container (RFC 792, RFC 1812 §4.3).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::checksum::Sum;
-use super::ipv4::{self, IPV4_HEADER_LEN, Ipv4View, Protocol};
+use super::ipv4::{self, IPV4_HEADER_LEN, Ipv4View, Protocol, addresses};
 
 /// The longest error: the header of the packet at fault with options, and 8 bytes of what follows (RFC 792).
 pub const ICMP_ERROR_LEN_MAX: usize = IPV4_HEADER_LEN + 8 + 60 + 8;
@@ -63,6 +63,47 @@ pub fn write_unreachable(
     Some(total)
 }
 
+/// What an error says of a packet that its receiver had sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reported {
+    pub why: Unreachable,
+    pub protocol: Protocol,
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+    /// What follows the ports: TCP's sequence number.
+    pub sequence: u32,
+}
+
+/// Reads an error about a packet with ports; `None` if it is none, is cut short, or its checksum is wrong.
+///
+/// Anybody may have made up what it quotes.
+pub fn read_unreachable(packet: &Ipv4View<'_>) -> Option<Reported> {
+    let message = packet.payload();
+    if packet.protocol() != Protocol::Icmp || packet.is_fragment() || Sum::default().add(message).finish() != [0, 0] {
+        return None;
+    }
+    let (&[kind, code, _, _, _, _, m0, m1], quoted) = message.split_first_chunk()?;
+    let why = match (kind, code) {
+        (3, 0) => Unreachable::Net,
+        (3, 1) => Unreachable::Host,
+        (3, 2 | 3) => Unreachable::Port,
+        (3, 4) => Unreachable::FragmentationNeeded { mtu_bytes: u16::from_be_bytes([m0, m1]) },
+        (3, 9 | 10 | 13) => Unreachable::Prohibited,
+        _ => return None,
+    };
+    let header = quoted.get(..IPV4_HEADER_LEN)?;
+    let (source, destination) = addresses(header);
+    let transport = quoted.get(usize::from(header[0] & 0x0f) * 4..)?;
+    let &[s0, s1, d0, d1, q0, q1, q2, q3] = transport.first_chunk()?;
+    (header[0] >> 4 == 4).then_some(Reported {
+        why,
+        protocol: header[9].into(),
+        source: SocketAddrV4::new(source, u16::from_be_bytes([s0, s1])),
+        destination: SocketAddrV4::new(destination, u16::from_be_bytes([d0, d1])),
+        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+    })
+}
+
 fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_multicast() || address.is_broadcast() || address.is_unspecified() || address.is_loopback())
 }
@@ -99,6 +140,28 @@ mod tests {
         assert_eq!(&view.payload()[8..], &original[..28]);
         assert_eq!(Sum::default().add(view.payload()).finish(), [0, 0]);
         assert_eq!(Sum::default().add(view.header()).finish(), [0, 0]);
+    }
+
+    #[test]
+    fn an_error_reads_back_and_one_that_is_damaged_does_not() {
+        let mut original = packet(Protocol::Tcp, Ipv4Addr::new(10, 240, 0, 9), 0);
+        original[20..28].copy_from_slice(&[0x9c, 0x40, 0, 80, 1, 2, 3, 4]);
+        let why = Unreachable::FragmentationNeeded { mtu_bytes: 1300 };
+        let bytes = error(&original, why).expect("an error");
+        let read = |bytes: &[u8]| read_unreachable(&Ipv4View::parse(bytes).expect("a packet"));
+        let reported = Reported {
+            why,
+            protocol: Protocol::Tcp,
+            source: SocketAddrV4::new(Ipv4Addr::new(10, 240, 0, 1), 40_000),
+            destination: SocketAddrV4::new(Ipv4Addr::new(10, 240, 0, 9), 80),
+            sequence: 0x0102_0304,
+        };
+        assert_eq!(read(&bytes), Some(reported));
+        for at in IPV4_HEADER_LEN..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(read(&damaged), None);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mio::Waker;
 use tokio::sync::oneshot;
 
-use super::{DialError, Front, Fronts, GatewayError, GatewayStats};
+use super::{DialError, Front, Fronts, GatewayError, GatewayStats, thread};
 use crate::model::NetworkId;
 use crate::netstack::StreamId;
 
@@ -109,8 +109,7 @@ impl GatewayHandle {
     /// # Errors
     /// When the system gives no epoll, descriptor or thread.
     pub fn spawn() -> io::Result<Self> {
-        let poll = mio::Poll::new()?;
-        Ok(Self { shared: Arc::new(Shared::new(Waker::new(poll.registry(), mio::Token(0))?)) })
+        Ok(Self { shared: thread::spawn()? })
     }
 
     /// Serves a network as its member at `address`, through one end of a [`crate::sys::device_pair`].

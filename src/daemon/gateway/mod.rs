@@ -1,7 +1,7 @@
 //! The way in and out of networks for what stands outside of them: streams and datagrams between the host's sockets and
 //! containers.
 //!
-//! One thread owns every gateway's machine ([`crate::netstack`]), every listener and every socket that it joins to
+//! One thread owns every gateway's machine ([`crate::netstack::Dialler`]), every listener and every socket that it joins to
 //! a stream, so no byte waits for a lock. A [`GatewayHandle`] tells it what changes and asks it how it is. A gateway speaks
 //! to the data thread through a pair of sockets that behaves as a TUN does ([`crate::sys::device_pair`]): to the router it
 //! is one more member's device.
@@ -9,7 +9,17 @@
 //! Who does not read is not read from: what waits for anybody stands in buffers of a fixed size, and in the sockets. What
 //! a stranger sends ends his own stream at most.
 
+mod counters;
+mod fronts;
 mod handle;
+mod member;
+mod sessions;
+mod splice;
+mod splices;
+mod thread;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -62,7 +72,7 @@ pub struct FrontStatus {
 }
 
 /// How a network's gateway is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GatewayStats {
     /// Streams, opening and ending ones included.
     pub streams: u64,
