@@ -19,6 +19,7 @@ pub mod manual;
 mod output;
 pub mod relay;
 mod sandbox;
+pub mod site;
 pub mod traffic;
 pub mod wait;
 
@@ -31,3 +32,4 @@ pub use lab::Lab;
 pub use lookup::Lookup;
 pub use output::Output;
 pub use sandbox::{in_lab, skip};
+pub use site::{curl, serve_site, status};

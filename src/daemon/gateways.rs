@@ -48,11 +48,6 @@ impl Gateways {
         lock(&self.keys).get(&id).copied()
     }
 
-    /// The networks that have a gateway.
-    pub async fn networks(&self) -> Vec<NetworkId> {
-        self.attached.lock().await.keys().cloned().collect()
-    }
-
     /// Attaches a gateway to a network, unless there is one.
     ///
     /// # Errors

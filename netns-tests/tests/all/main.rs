@@ -18,6 +18,7 @@ mod expel;
 mod forwarding;
 mod gate;
 mod hostile;
+mod ingress;
 mod interface;
 mod isolation;
 mod leave;

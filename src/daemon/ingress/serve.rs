@@ -14,7 +14,7 @@ use super::{Settings, has_ipv6, make_folders, why_not_free};
 use crate::daemon::gateway::{Front, Listen};
 use crate::daemon::node::{Node, lock};
 use crate::daemon::verbs::with_causes;
-use crate::ingress::{Certificate, Endpoint, Layout, Plan, Route, Transport, UPSTREAM_DIR, Web, configuration};
+use crate::ingress::{Endpoint, Layout, Plan, Route, Transport, UPSTREAM_DIR, configuration};
 use crate::model::NetworkId;
 use crate::sys::clock;
 
@@ -347,7 +347,7 @@ fn connections_max() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::ServiceKey;
+    use crate::ingress::{Certificate, ServiceKey, Web};
 
     fn route(service: &str, port: u16) -> Route {
         let label = |text: &str| text.parse().expect("a label");
