@@ -114,6 +114,62 @@ while True:
     time.sleep(0.1)
 "#;
 
+/// Uploads for so long and prints what was answered, and the digest of what was sent: ADDRESS PORT SECONDS.
+const UPLOAD: &str = r#"
+import hashlib, http.client, os, sys, time
+digest, until = hashlib.sha256(), time.monotonic() + float(sys.argv[3])
+def blocks():
+    while time.monotonic() < until:
+        block = os.urandom(16384)
+        digest.update(block)
+        yield block
+        print("sent", flush=True)
+        time.sleep(0.02)
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
+connection.request("POST", "/", blocks(), {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+answer = connection.getresponse()
+print("answer", answer.status, answer.read().decode(), digest.hexdigest(), flush=True)
+"#;
+
+/// Somebody outside who uploads something for a while.
+pub struct Upload(Background);
+
+impl Upload {
+    /// Starts to upload by way of `host`, from `from`, for so many seconds.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(from: &Host, host: &Host, port: u16, seconds: usize) -> Result<Self> {
+        let mut command = from.command("python3");
+        command.args(["-c", UPLOAD, host.address(), &port.to_string(), &seconds.to_string()]);
+        Ok(Self(Background::start(&mut command, Path::new("/run/lab").join("upload"))?))
+    }
+
+    /// Waits until something of it is on its way.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn has_begun(&mut self) -> Result<()> {
+        wait::until_true("an upload", SOON, || {
+            self.0.still_runs()?;
+            Ok(self.0.printed()?.lines().count() > 3)
+        })
+    }
+
+    /// Waits until it is over. Who took it, and whether that got what was sent.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub fn ended(&mut self) -> Result<(String, bool)> {
+        ensure!(self.0.ended(SOON * 9)?.success(), "{}", self.0.printed()?);
+        let printed = self.0.printed()?;
+        let last = printed.lines().last().with_context(|| "it said nothing")?;
+        let words: Vec<_> = last.split(' ').collect();
+        let ["answer", "200", who, _, got, sent] = words[..] else { anyhow::bail!("{last}") };
+        Ok((who.to_owned(), got == sent))
+    }
+}
+
 /// Serves the application in a container, and waits until it takes connections.
 ///
 /// # Errors
@@ -134,8 +190,10 @@ pub fn serve_site(container: &Container, name: &str, port: u16) -> Result<Backgr
 /// # Errors
 /// If there is no answer of 200.
 pub fn curl(host: &Host, words: &[&str]) -> Result<String> {
-    let base = ["curl", "-sSf", "--max-time", "10", "--noproxy", "*"];
-    Ok(host.exec(&[&base[..], words].concat())?.ok()?.stdout)
+    let base = ["curl", "-sSf", "--max-time", "10"];
+    // By way of a proxy only if that is what is tested.
+    let direct: &[&str] = if words.contains(&"-x") { &[] } else { &["--noproxy", "*"] };
+    Ok(host.exec(&[&base[..], direct, words].concat())?.ok()?.stdout)
 }
 
 /// The status that curl is answered with, and what stands in the answer's header.

@@ -136,7 +136,7 @@ impl Plan {
         self.host_ports.push(HostPort { service: of.key.clone(), transport, port, to });
     }
 
-    /// The ports that services keep to themselves.
+    /// The ports that services keep to themselves, but for those that are somebody's on all addresses.
     fn put_on_loopback<'a>(
         &mut self,
         membership: &Membership,
@@ -145,12 +145,17 @@ impl Plan {
     ) {
         let mut addresses: BTreeMap<Ipv4Addr, ServiceKey> = BTreeMap::new();
         let mut localhost: BTreeSet<NonZeroU16> = BTreeSet::new();
+        // Who listens on all addresses shares the port with no other one.
+        let web = self.routes.iter().map(|route| route.port);
+        let tcp = self.host_ports.iter().filter(|port| port.transport == Transport::Tcp).map(|port| port.port);
+        let taken: BTreeSet<_> = web.chain(tcp).collect();
         for (network, def) in defs {
             for (name, service) in &def.services {
                 let Some(of) = Of::new(membership, network, def, name) else { continue };
                 let mut here = of.latest();
                 here.retain(|container| container.node == node);
-                let internal: Vec<_> = service.ports.iter().filter(|port| is_internal(port)).collect();
+                let is_free = |port: &&PortDef| is_internal(port) && !taken.contains(&port.container);
+                let internal: Vec<_> = service.ports.iter().filter(is_free).collect();
                 if here.is_empty() || internal.is_empty() {
                     continue;
                 }

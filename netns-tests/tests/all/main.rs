@@ -26,6 +26,7 @@ mod libraries;
 mod looking;
 mod many;
 mod names;
+mod outside;
 mod reach;
 mod ready;
 mod restart;

@@ -18,6 +18,7 @@ use crate::daemon::data::{Attachment, Device};
 use crate::daemon::node::Node;
 use crate::dns::Caller;
 use crate::gossip::{AttachSpec, OperationError, Space};
+use crate::ingress::holds_host_port;
 use crate::membership::body::is_version;
 use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
@@ -84,6 +85,7 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
 pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Result<Answer, Failure> {
     let checked = check(node, &request)?;
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
+    check_host_ports(node, &checked, &what)?;
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
     let id = AttachmentId::random(&mut random::Os);
@@ -152,6 +154,21 @@ pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Resul
             Err(Failure { what, ..failure })
         }
     }
+}
+
+/// A service that has a port of the host has one container on a node at most: the port leads straight to it.
+fn check_host_ports(node: &Node, checked: &Checked, what: &str) -> Result<(), Failure> {
+    let Checked { network, app, service, server: None, .. } = checked else { return Ok(()) };
+    let network = node.network(Some(network.as_str()))?;
+    let def = network.definition(app.as_str()).and_then(|def| def.services.get(service));
+    if !def.is_some_and(holds_host_port) {
+        return Ok(());
+    }
+    let mut here = network.containers_serving(app.as_str(), service.as_str()).filter(|other| other.node == node.id);
+    let Some(holder) = here.next() else { return Ok(()) };
+    let why = format!("service {service} has ports of the host, which lead to container {} here", holder.id);
+    let hint = format!("attach it on another node, or first: peerctl detach {}", holder.id);
+    Err(Failure::new(ExitStatus::Conflict, what, why, hint))
 }
 
 /// A container that has its record.

@@ -1,0 +1,86 @@
+//! `forward` and `proxy`: an ordinary user reaches into a network from a shell.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use netns_tests::wait::{SOON, until};
+use netns_tests::{Background, Host, curl, in_lab, serve_site};
+
+/// Starts a verb that listens, and waits until it says where.
+fn listening(host: &Host, words: &[&str]) -> Result<(Background, String)> {
+    let log = Path::new("/run/lab").join(format!("{}-{}", host.name(), words.join("_").replace(['/', ':'], "_")));
+    let mut verb = Background::start(&mut host.peerctl_command(words)?, log)?;
+    let listen = until("where it listens", SOON, || {
+        verb.still_runs()?;
+        Ok(verb.printed()?.lines().find(|line| line.starts_with("127.")).map(str::to_owned))
+    })?;
+    Ok((verb, listen))
+}
+
+#[test]
+fn an_ordinary_user_fetches_pages_of_another_node_by_forward_and_by_proxy() {
+    in_lab(|lab| {
+        let [a, b] = lab.ordinary_users_cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let web = ["python3", "-m", "http.server", "3000"];
+        let words = ["--network", "demo", "--app", "my-shop", "--type", "web", "--"];
+        let mut run = b.run("web", &[&words[..], &web].concat())?;
+        until("the container", SOON, || {
+            run.still_runs()?;
+            let rows = a.json(&["container", "ls"])?;
+            Ok(rows[0]["address"].as_str().map(str::to_owned))
+        })?;
+        let id = a.json(&["network", "inspect", "demo"])?["id"].as_str().context("an id")?.to_owned();
+        let full = format!("web.my-shop.{id}.private-network.internal");
+        let (_forward, by_name) = listening(&a, &["forward", &format!("0:{full}:3000"), "--network", "demo"])?;
+        let page = until("a page", SOON, || Ok(curl(&a, &[&format!("http://{by_name}/")]).ok()))?;
+        ensure!(page.contains("Directory listing"), "{page}");
+        let (_short, by_namespace) = listening(&a, &["forward", "0:web.my-shop:3000", "--network", "demo"])?;
+        ensure!(curl(&a, &[&format!("http://{by_namespace}/")])? == page);
+
+        let (_proxy, proxy) = listening(&a, &["proxy", "--socks5", "127.0.0.1:0", "--network", "demo"])?;
+        let socks = format!("socks5h://{proxy}");
+        ensure!(curl(&a, &["-x", &socks, &format!("http://{full}:3000/")])? == page);
+        ensure!(curl(&a, &["-x", &socks, "http://web.my-shop:3000/"])? == page);
+        let address = a.json(&["container", "ls"])?[0]["address"].as_str().context("an address")?.to_owned();
+        ensure!(curl(&a, &["-x", &socks, &format!("http://{address}:3000/")])? == page);
+        // What is not of the network is not reached through it, by name or address.
+        for (url, code) in [
+            ("http://example.com/", 97),
+            ("http://web:3000/", 97),
+            ("http://192.0.2.1/", 97),
+            ("http://web.my-shop:3001/", 97),
+        ] {
+            let refused = a.exec(&["curl", "-s", "--max-time", "10", "-x", &socks, url])?;
+            ensure!(refused.code == code, "{url}: {refused}");
+        }
+        a.peerctl(&["forward", "0:web.my-shop:3000", "--network", "nowhere"])?.refused(4)?;
+        a.peerctl(&["forward", "web:3000"])?.refused(2)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_gateway_is_no_container_and_has_no_name() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let web = b.container("web", "demo", "my-shop", &[])?;
+        let _server = serve_site(&web, "here", 3000)?;
+        let (_forward, listen) = listening(&a, &["forward", "0:web.my-shop:3000"])?;
+        let url = format!("http://{listen}/");
+        until("a page", SOON, || Ok(curl(&a, &[&url]).ok().filter(|page| page == "here")))?;
+        for host in [&a, &b] {
+            ensure!(host.json(&["container", "ls"])?.as_array().map(Vec::len) == Some(1));
+            ensure!(host.json(&["network", "ls"])?[0]["containers"] == 1);
+        }
+        let (status, _) = web.dig_status("gateway.my-shop.svc.private-network.internal", "A")?;
+        ensure!(status == "NXDOMAIN", "{status}");
+        let (status, _) = web.dig_status("_apps.svc.private-network.internal", "TXT")?;
+        ensure!(status == "NOERROR", "{status}");
+        let apps = web.dig("_apps.svc.private-network.internal", "TXT")?;
+        ensure!(apps.iter().all(|line| !line.contains("gateway")), "{apps:?}");
+        // It is gone with its node.
+        Ok(())
+    });
+}
