@@ -451,27 +451,17 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{Rev, Vni, WgPublicKey};
+    use crate::membership::testing;
+    use crate::model::{Rev, Vni};
 
     #[test]
     fn of_two_containers_with_one_number_the_later_is_reported() {
         let mut network =
             Network::new("pn-a".parse().expect("an id"), Vni::try_from(1).expect("a VNI"), NodeId([1; 32]));
         for (last, number, rev) in [(1, 1, 5), (2, 1, 3), (3, 2, 9)] {
-            network.insert_container(Arc::new(Container {
-                id: AttachmentId([last; 8]),
-                node: NodeId([last; 32]),
-                address: Ipv4Addr::new(10, 240, 0, last),
-                app: "shop".parse().expect("a label"),
-                kind: "web".parse().expect("a label"),
-                number,
-                version: None,
-                service: "web".parse().expect("a label"),
-                server: None,
-                public_key: WgPublicKey::try_from([last; 32]).expect("a key"),
-                state: State::Ready,
-                rev: Rev(rev),
-            }));
+            let made = testing::container(Ipv4Addr::new(10, 240, 0, last));
+            let (id, node) = (AttachmentId([last; 8]), NodeId([last; 32]));
+            network.insert_container(Arc::new(Container { id, node, number, rev: Rev(rev), ..made }));
         }
         let rows = number_conflicts(&network);
         assert_eq!(rows.len(), 1);

@@ -287,26 +287,12 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::State;
-    use crate::model::{AttachmentId, EXTRAS, WgSecret};
-    use rand_core::SeedableRng;
+    use crate::membership::{State, testing};
+    use crate::model::EXTRAS;
 
     fn container(last: u8, number: u32, rev: u64) -> Arc<Container> {
-        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(u64::from(last));
-        Arc::new(Container {
-            id: AttachmentId([last; 8]),
-            node: NodeId([last; 32]),
-            address: Ipv4Addr::new(10, 240, 0, last),
-            app: "shop".parse().expect("a label"),
-            kind: "web".parse().expect("a label"),
-            number,
-            version: None,
-            service: "web".parse().expect("a label"),
-            server: None,
-            public_key: WgSecret::random(&mut rng).public(),
-            state: State::Ready,
-            rev: Rev(rev),
-        })
+        let made = testing::container(Ipv4Addr::new(10, 240, 0, last));
+        Arc::new(Container { node: NodeId([last; 32]), number, rev: Rev(rev), ..made })
     }
 
     fn network() -> Network {
