@@ -1,0 +1,91 @@
+//! Service files: applied, and refused where somebody else holds what they say.
+
+use std::sync::Arc;
+
+use super::Answer;
+use super::failures::{label, operation};
+use crate::control::{Applied, ChangeRow, ExitStatus, Failure};
+use crate::daemon::node::Node;
+use crate::membership::Network;
+use crate::model::AppDef;
+use crate::services::file::{self, Options, Parsed, Problems};
+use crate::services::{Op, diff, disputes};
+use crate::sys::clock;
+
+/// Defines an application as its service file says, or tells what would change.
+///
+/// The text comes from peerctl, which has read it already: it is read again here, since anybody may speak on the socket.
+pub async fn apply(
+    node: &Node,
+    network: Option<&str>,
+    app: Option<&str>,
+    text: &str,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
+    let app = app.map(|app| label("an application", app)).transpose()?;
+    let Parsed { def, warnings } = file::parse(text.as_bytes(), &Options { app }).map_err(|found| invalid(&found))?;
+    let network = node.network(network)?;
+    let what = format!("cannot define application {} in network {}", def.id, network.display_name());
+    let refuse = |error| operation(&what, &error, &node.membership());
+    let id = network.id.clone();
+    node.call(move |engine| engine.gossip.check_owner(&id)).await?.map_err(refuse)?;
+    check_others(&network, &def, &what)?;
+
+    let before = network.definition(def.id.as_str());
+    let changes = diff(before.map(Arc::as_ref), Some(&def));
+    let applied = Applied {
+        network: network.display_name().to_owned(),
+        app: def.id.to_string(),
+        namespace: def.namespace.to_string(),
+        dry_run,
+        changes: changes
+            .into_iter()
+            .map(|change| ChangeRow { op: word(change.op).to_owned(), subject: change.subject, detail: change.detail })
+            .collect(),
+    };
+    if !dry_run && !applied.changes.is_empty() {
+        let id = network.id.clone();
+        let done = node.operate(move |gossip| gossip.define_app(&id, def, clock::now()), None).await?;
+        done.map_err(refuse)?;
+    }
+    let answer = Answer::of(applied);
+    Ok(warnings.iter().fold(answer, |answer, warning| {
+        answer.warn("service-file", format!("{}: {}: {}", warning.at, warning.what, warning.why))
+    }))
+}
+
+fn invalid(problems: &Problems) -> Failure {
+    let first = problems.first();
+    let what = format!("cannot use the service file: {}: {}", first.at, first.what);
+    let why = match problems.iter().len() - 1 {
+        0 => first.why.clone(),
+        more => format!("{}; and {more} more", first.why),
+    };
+    Failure::new(ExitStatus::InvalidFile, what, why, &first.hint)
+}
+
+/// Refuses what other applications of the network hold. Another node may say the same at this moment: then both stand, and
+/// the one that was said first is heeded.
+fn check_others(network: &Network, def: &AppDef, what: &str) -> Result<(), Failure> {
+    let holder = network.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id);
+    if let Some(holder) = holder {
+        let why = format!("the namespace {} is application {holder}'s", def.namespace);
+        let hint = format!("application: {{ id: {}, namespace: ANOTHER }}", def.id);
+        return Err(Failure::new(ExitStatus::Conflict, what, why, hint));
+    }
+    let found = disputes(def, network.definitions().map(|(_, other)| other.as_ref()));
+    let Some(first) = found.first() else { return Ok(()) };
+    let why = match found.len() - 1 {
+        0 => first.to_string(),
+        more => format!("{first}; and {more} more"),
+    };
+    Err(Failure::new(ExitStatus::Conflict, what, why, first.kind.hint()))
+}
+
+fn word(op: Op) -> &'static str {
+    match op {
+        Op::Add => "add",
+        Op::Remove => "remove",
+        Op::Change => "change",
+    }
+}
