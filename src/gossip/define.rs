@@ -15,15 +15,25 @@ impl Gossip {
     /// Defines an application, in the place of what defined it before. Only owners do.
     pub fn define_app(&mut self, network: &NetworkId, def: AppDef, now: Instant) -> OperationId {
         self.operate(now, |this| {
-            this.check_owner(network)?;
-            let state = this.owned(network)?;
-            let holder = state.view.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id);
-            if let Some(holder) = holder {
-                return Err(OperationError::NamespaceTaken { namespace: def.namespace, holder: holder.clone() });
-            }
+            this.check_app(network, &def)?;
             this.put_app(network, def.id.clone(), Some(def));
             Ok(Done::Updated)
         })
+    }
+
+    /// Whether this node may define an application so.
+    ///
+    /// # Errors
+    /// It does not own the network, or the namespace is another application's.
+    pub fn check_app(&self, network: &NetworkId, def: &AppDef) -> Result<(), OperationError> {
+        self.check_owner(network)?;
+        let holder = self.owned(network)?.view.app_of_namespace(def.namespace.as_str());
+        match holder.filter(|holder| **holder != def.id) {
+            None => Ok(()),
+            Some(holder) => {
+                Err(OperationError::NamespaceTaken { namespace: def.namespace.clone(), holder: holder.clone() })
+            }
+        }
     }
 
     /// Takes an application's definition back; its containers stay.

@@ -9,7 +9,7 @@ use crate::daemon::node::Node;
 use crate::membership::Network;
 use crate::model::AppDef;
 use crate::services::file::{self, Options, Parsed, Problems};
-use crate::services::{Op, diff, disputes};
+use crate::services::{Change, Op, diff, disputes};
 use crate::sys::clock;
 
 /// Defines an application as its service file says, or tells what would change.
@@ -27,13 +27,24 @@ pub async fn apply(
     let network = node.network(network)?;
     let what = format!("cannot define application {} in network {}", def.id, network.display_name());
     let refuse = |error| operation(&what, &error, &node.membership());
-    let id = network.id.clone();
-    node.call(move |engine| engine.gossip.check_owner(&id)).await?.map_err(refuse)?;
-    check_others(&network, &def, &what)?;
+    let (id, checked) = (network.id.clone(), def.clone());
+    node.call(move |engine| engine.gossip.check_app(&id, &checked)).await?.map_err(refuse)?;
+    check_ports(&network, &def, &what)?;
 
-    let before = network.definition(def.id.as_str());
-    let changes = diff(before.map(Arc::as_ref), Some(&def));
-    let applied = Applied {
+    let before = network.definition(def.id.as_str()).map(Arc::as_ref);
+    let applied = applied(&network, &def, diff(before, Some(&def)), dry_run);
+    if !dry_run && !applied.changes.is_empty() {
+        let id = network.id.clone();
+        let done = node.operate(move |gossip| gossip.define_app(&id, def, clock::now()), None).await?;
+        done.map_err(refuse)?;
+    }
+    Ok(warnings.iter().fold(Answer::of(applied), |answer, warning| {
+        answer.warn("service-file", format!("{}: {}: {}", warning.at, warning.what, warning.why))
+    }))
+}
+
+fn applied(network: &Network, def: &AppDef, changes: Vec<Change>, dry_run: bool) -> Applied {
+    Applied {
         network: network.display_name().to_owned(),
         app: def.id.to_string(),
         namespace: def.namespace.to_string(),
@@ -42,16 +53,7 @@ pub async fn apply(
             .into_iter()
             .map(|change| ChangeRow { op: word(change.op).to_owned(), subject: change.subject, detail: change.detail })
             .collect(),
-    };
-    if !dry_run && !applied.changes.is_empty() {
-        let id = network.id.clone();
-        let done = node.operate(move |gossip| gossip.define_app(&id, def, clock::now()), None).await?;
-        done.map_err(refuse)?;
     }
-    let answer = Answer::of(applied);
-    Ok(warnings.iter().fold(answer, |answer, warning| {
-        answer.warn("service-file", format!("{}: {}: {}", warning.at, warning.what, warning.why))
-    }))
 }
 
 fn invalid(problems: &Problems) -> Failure {
@@ -64,15 +66,9 @@ fn invalid(problems: &Problems) -> Failure {
     Failure::new(ExitStatus::InvalidFile, what, why, &first.hint)
 }
 
-/// Refuses what other applications of the network hold. Another node may say the same at this moment: then both stand, and
-/// the one that was said first is heeded.
-fn check_others(network: &Network, def: &AppDef, what: &str) -> Result<(), Failure> {
-    let holder = network.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id);
-    if let Some(holder) = holder {
-        let why = format!("the namespace {} is application {holder}'s", def.namespace);
-        let hint = format!("application: {{ id: {}, namespace: ANOTHER }}", def.id);
-        return Err(Failure::new(ExitStatus::Conflict, what, why, hint));
-    }
+/// Refuses ports and server names that other applications of the network hold. Another node may say the same at this moment:
+/// then both stand, and the one that was said first is heeded.
+fn check_ports(network: &Network, def: &AppDef, what: &str) -> Result<(), Failure> {
     let found = disputes(def, network.definitions().map(|(_, other)| other.as_ref()));
     let Some(first) = found.first() else { return Ok(()) };
     let why = match found.len() - 1 {
