@@ -27,6 +27,7 @@ mod many;
 mod names;
 mod reach;
 mod ready;
+mod removal;
 mod restart;
 mod rig;
 mod run;

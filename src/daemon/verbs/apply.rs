@@ -9,7 +9,7 @@ use crate::daemon::node::Node;
 use crate::membership::Network;
 use crate::model::AppDef;
 use crate::services::file::{self, Options, Parsed, Problems};
-use crate::services::{Change, Op, diff, disputes};
+use crate::services::{Change, Leftover, Op, diff, disputes, leftovers};
 use crate::sys::clock;
 
 /// Defines an application as its service file says, or tells what would change.
@@ -33,14 +33,16 @@ pub async fn apply(
 
     let before = network.definition(def.id.as_str()).map(Arc::as_ref);
     let applied = applied(&network, &def, diff(before, Some(&def)), dry_run);
+    let left = before.map_or_else(Vec::new, |before| leftovers(&network, before, Some(&def)));
     if !dry_run && !applied.changes.is_empty() {
         let id = network.id.clone();
         let done = node.operate(move |gossip| gossip.define_app(&id, def, clock::now()), None).await?;
         done.map_err(refuse)?;
     }
-    Ok(warnings.iter().fold(Answer::of(applied), |answer, warning| {
+    let answer = warnings.iter().fold(Answer::of(applied), |answer, warning| {
         answer.warn("service-file", format!("{}: {}: {}", warning.at, warning.what, warning.why))
-    }))
+    });
+    Ok(tell_left(answer, &left))
 }
 
 fn applied(network: &Network, def: &AppDef, changes: Vec<Change>, dry_run: bool) -> Applied {
@@ -54,6 +56,18 @@ fn applied(network: &Network, def: &AppDef, changes: Vec<Change>, dry_run: bool)
             .map(|change| ChangeRow { op: word(change.op).to_owned(), subject: change.subject, detail: change.detail })
             .collect(),
     }
+}
+
+/// Adds which containers go on without what is said of them no more.
+fn tell_left(answer: Answer, left: &[Leftover]) -> Answer {
+    left.iter().fold(answer, |answer, Leftover { name, containers, is_named }| {
+        let names = match is_named {
+            true => "its name leads to them as it does without a service file",
+            false => "no name leads to them any more",
+        };
+        let stay = format!("{name}: {containers} container(s) stay, and {names}");
+        answer.warn("containers-left", format!("{stay}; peerctl detach ID --drain 30s takes one away"))
+    })
 }
 
 fn invalid(problems: &Problems) -> Failure {
