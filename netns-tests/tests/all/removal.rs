@@ -76,6 +76,29 @@ fn nothing_under_way_ends_with_the_service_that_is_taken_out_and_whose_container
         Flow::connection(&stranger, &leopard, "by a kept answer")?;
         held.goes_on(20)?;
         ensure!(web.goes_on(50)? == ["v1"]);
+
+        // The same of a definition as a whole.
+        b.peerctl(&["service", "rm", "--app", "shop"])?.refused(6)?;
+        let (dry, _) = changed(&a, &["service", "rm", "--app", "shop", "--dry-run"], "")?;
+        ensure!(dry == [""; 0], "what is left of it has no container: {dry:?}");
+        a.peerctl_with_input(&["apply", "-f", "-"], FILE)?.ok()?;
+        let (dry, would) = changed(&a, &["service", "rm", "--app", "shop", "--dry-run"], "")?;
+        ensure!(dry.len() == 2 && would["dry_run"] == true, "{dry:?} {would}");
+        ensure!(stranger.dig(&format!("api.backoffice.{SERVICES}"), "A")? == [api.address()], "nothing is done yet");
+        let (told, done) = changed(&a, &["service", "rm", "--app", "shop"], "")?;
+        ensure!(told == dry && done["changes"] == would["changes"], "{told:?} {done}");
+        gone(&stranger, &format!("api.backoffice.{SERVICES}"), "A")?;
+        ensure!(
+            stranger.dig(&format!("api.shop.{SERVICES}"), "A")? == [api.address()],
+            "its id is its namespace again"
+        );
+        ensure!(
+            caller.dig(&format!("store-leopard.{SERVICES}"), "A")? == [leopard.address()],
+            "what containers declare is there without a file"
+        );
+        a.peerctl(&["service", "rm", "--app", "shop"])?.refused(4)?;
+        held.goes_on(20)?;
+        ensure!(web.goes_on(50)? == ["v1"]);
         serving.still_runs()?;
         echoing.still_runs()
     });

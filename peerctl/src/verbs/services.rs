@@ -56,6 +56,13 @@ pub fn service(session: &Session, verb: Service) -> Result<(), Failure> {
             let request = Request::ServiceInspect { service, network, app };
             session.show("service.inspect", &request, |detail: &ServiceDetail| render::service(detail))
         }
+        Service::Rm { app, network, dry_run } => {
+            let request = Request::ServiceRm { network, app, dry_run };
+            session.show("service.rm", &request, |applied: &Applied| {
+                session.narrate(&heading(applied));
+                render::changes(applied)
+            })
+        }
     }
 }
 

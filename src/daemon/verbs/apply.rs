@@ -1,4 +1,4 @@
-//! Service files: applied, and refused where somebody else holds what they say.
+//! Service files: applied, refused where somebody else holds what they say, and taken back.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use super::Answer;
 use super::failures::{label, operation};
 use crate::control::{Applied, ChangeRow, ExitStatus, Failure};
 use crate::daemon::node::Node;
+use crate::gossip::OperationError;
 use crate::membership::Network;
 use crate::model::AppDef;
 use crate::services::file::{self, Options, Parsed, Problems};
@@ -43,6 +44,26 @@ pub async fn apply(
         answer.warn("service-file", format!("{}: {}: {}", warning.at, warning.what, warning.why))
     });
     Ok(tell_left(answer, &left))
+}
+
+/// Takes back what a service file said of an application, or tells what would change. Containers stay as they are.
+pub async fn remove(node: &Node, network: Option<&str>, app: &str, dry_run: bool) -> Result<Answer, Failure> {
+    let app = label("an application", app)?;
+    let network = node.network(network)?;
+    let what = format!("cannot remove the services of application {app} from network {}", network.display_name());
+    let refuse = |error| operation(&what, &error, &node.membership());
+    let id = network.id.clone();
+    node.call(move |engine| engine.gossip.check_owner(&id)).await?.map_err(refuse)?;
+    let Some(def) = network.definition(app.as_str()) else { return Err(refuse(OperationError::NoDefinition(app))) };
+
+    let applied = applied(&network, def, diff(Some(def), None), dry_run);
+    let left = leftovers(&network, def, None);
+    if !dry_run {
+        let id = network.id.clone();
+        let done = node.operate(move |gossip| gossip.undefine_app(&id, app, clock::now()), None).await?;
+        done.map_err(refuse)?;
+    }
+    Ok(tell_left(Answer::of(applied), &left))
 }
 
 fn applied(network: &Network, def: &AppDef, changes: Vec<Change>, dry_run: bool) -> Applied {

@@ -117,6 +117,7 @@ pub async fn carry_out(
         Request::Apply { network, app, text, dry_run } => {
             apply::apply(node, network.as_deref(), app.as_deref(), &text, dry_run).await
         }
+        Request::ServiceRm { network, app, dry_run } => apply::remove(node, network.as_deref(), &app, dry_run).await,
         Request::ServiceLs { network, app } => services::list(node, network.as_deref(), app.as_deref()),
         Request::ServiceInspect { service, network, app } => {
             services::inspect(node, &service, network.as_deref(), app.as_deref())
