@@ -1,5 +1,6 @@
 //! What the owners of a network say of its applications: definitions and deploys.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Done, OperationError, OperationId};
@@ -16,7 +17,7 @@ impl Gossip {
     pub fn define_app(&mut self, network: &NetworkId, def: AppDef, now: Instant) -> OperationId {
         self.operate(now, |this| {
             this.check_app(network, &def)?;
-            this.put_app(network, def.id.clone(), Some(def));
+            this.put_app(network, def.id.clone(), Some(Arc::new(def)));
             Ok(Done::Updated)
         })
     }
@@ -48,7 +49,7 @@ impl Gossip {
         })
     }
 
-    fn put_app(&mut self, network: &NetworkId, app: Label, def: Option<AppDef>) {
+    fn put_app(&mut self, network: &NetworkId, app: Label, def: Option<Arc<AppDef>>) {
         let Some(rev) = self.networks.get(network).map(|state| state.next_app_rev(&app)) else { return };
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
             // Two definitions before the first is on disk: the second is later than that.

@@ -78,8 +78,8 @@ impl Network {
         self.name.as_ref().map_or(self.id.as_str(), Label::as_str)
     }
 
-    /// A number that changes when a container comes, goes or changes its state, or when a definition does, and is the same
-    /// wherever the same ones are seen. It need not count upwards.
+    /// A number that changes when a container comes, goes or changes its state, or when a definition or a deploy is said, and
+    /// is the same wherever the same ones are seen. It need not count upwards.
     pub fn edition(&self) -> u32 {
         self.edition
     }
@@ -141,10 +141,7 @@ impl Network {
 
     /// Defines an application that has no definition yet, said in this order.
     pub fn define_app(&mut self, order: Order, def: Arc<AppDef>) {
-        let bytes = minicbor::to_vec(&*def).expect("a Vec takes every byte");
-        let mark = blake3::hash(&bytes);
-        let [a, b, c, d, ..] = *mark.as_bytes();
-        self.edition = self.edition.wrapping_add(u32::from_be_bytes([a, b, c, d]));
+        self.edition = self.edition.wrapping_add(mark(&def.id, "", order));
         let holder = self.namespaces.get(&def.namespace).and_then(|app| self.apps.get(app)?.def.as_ref());
         if holder.is_none_or(|(held, _)| order < *held) {
             self.namespaces.insert(def.namespace.clone(), def.id.clone());
@@ -155,6 +152,7 @@ impl Network {
 
     /// A version of an application was deployed, said in this order.
     pub fn deploy(&mut self, app: Label, version: String, order: Order) {
+        self.edition = self.edition.wrapping_add(mark(&app, &version, order));
         let deployed = self.apps.entry(app).or_default().deploys.entry(version).or_insert(order);
         *deployed = (*deployed).max(order);
     }
@@ -271,6 +269,17 @@ impl Network {
         deploys.sort_unstable();
         deploys
     }
+}
+
+/// What something that is said of an application adds to its network's edition: of one origin no two have one rev, so the
+/// order stands for the words, which may be long.
+fn mark(app: &Label, version: &str, (rev, origin): Order) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    // No label has a NUL.
+    hasher.update(app.as_str().as_bytes()).update(&[0]).update(&rev.0.to_be_bytes()).update(&origin.0);
+    let hash = hasher.update(version.as_bytes()).finalize();
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 impl App {
