@@ -407,6 +407,18 @@ pub enum Service {
         #[arg(long, value_name = "N")]
         network: Option<String>,
     },
+    /// Take back all that a service file said of an application; its containers stay, with the services that they declare
+    Rm {
+        /// The application
+        #[arg(long, value_name = "APP")]
+        app: String,
+        /// The network, by name or id; may be left out when the node holds one
+        #[arg(long, value_name = "N")]
+        network: Option<String>,
+        /// Only tell what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]

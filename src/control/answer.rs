@@ -221,7 +221,7 @@ pub struct DomainNames {
     pub names: Vec<String>,
 }
 
-/// `apply`.
+/// `apply` and `service rm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     pub network: String,
@@ -229,11 +229,11 @@ pub struct Applied {
     pub namespace: String,
     /// Whether nothing was written.
     pub dry_run: bool,
-    /// What differs from the definition before; none if the file says what is said already.
+    /// What differs from the definition before; none if a file says what is said already.
     pub changes: Vec<ChangeRow>,
 }
 
-/// One difference, in `apply`.
+/// One difference, in `apply` and `service rm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeRow {
     /// `add`, `remove` or `change`.

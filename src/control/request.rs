@@ -88,6 +88,12 @@ pub enum Request {
         text: String,
         dry_run: bool,
     },
+    /// Takes back what a service file said of an application.
+    ServiceRm {
+        network: Option<String>,
+        app: String,
+        dry_run: bool,
+    },
     ServiceLs {
         network: Option<String>,
         app: Option<String>,
@@ -142,6 +148,7 @@ impl Request {
                 | Self::DnsExplain { .. }
                 | Self::DomainNames { .. }
                 | Self::Apply { dry_run: true, .. }
+                | Self::ServiceRm { dry_run: true, .. }
                 | Self::ServiceLs { .. }
                 | Self::ServiceInspect { .. }
                 | Self::IngressStatus

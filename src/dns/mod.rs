@@ -236,7 +236,7 @@ impl Turns<'_> {
             }
             (Existing::Port(service, port), RecordType::SRV) => {
                 let chosen = self.chosen((membership, network, caller), service);
-                chosen.into_iter().filter_map(|c| reply::port(&hostname(c, &network.id), *port)).collect()
+                chosen.into_iter().filter_map(|c| reply::port(&hostname(c, &network.id), c.address, *port)).collect()
             }
             (Existing::Service(service) | Existing::Port(service, _), _) => {
                 any_if(is_any && !service.ready(membership, network).is_empty())

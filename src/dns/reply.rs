@@ -26,31 +26,42 @@ pub(super) const OPT_LEN: u16 = 11;
 const QUESTION_NAME: u16 = 0xc00c;
 
 /// One answer record's data. Its owner is the question's name and its class is IN.
-pub(super) struct Rdata(pub(super) RData);
+pub(super) struct Rdata {
+    pub(super) data: RData,
+    /// The address of the host that the data names: whoever asks for the one asks for the other next.
+    host: Option<Ipv4Addr>,
+}
+
+impl From<RData> for Rdata {
+    fn from(data: RData) -> Self {
+        Self { data, host: None }
+    }
+}
 
 pub(super) fn address(address: Ipv4Addr) -> Rdata {
-    Rdata(RData::A(A(address)))
+    RData::A(A(address)).into()
 }
 
 /// A PTR record to `name`; none if it is too long to be a name.
 pub(super) fn pointer(name: &str) -> Option<Rdata> {
-    Name::from_ascii(format!("{name}.")).ok().map(|name| Rdata(RData::PTR(PTR(name))))
+    Name::from_ascii(format!("{name}.")).ok().map(|name| RData::PTR(PTR(name)).into())
 }
 
-/// An SRV record to `port` of `host`; none if that is too long to be a name. All are alike: who comes first is said by the order.
-pub(super) fn port(host: &str, port: NonZeroU16) -> Option<Rdata> {
+/// An SRV record to `port` of `host` at `address`; none if that is too long to be a name. All are alike: who comes first is said
+/// by the order.
+pub(super) fn port(host: &str, address: Ipv4Addr, port: NonZeroU16) -> Option<Rdata> {
     let target = Name::from_ascii(format!("{host}.")).ok()?;
-    Some(Rdata(RData::SRV(SRV::new(0, 1, port.get(), target))))
+    Some(Rdata { data: RData::SRV(SRV::new(0, 1, port.get(), target)), host: Some(address) })
 }
 
 /// A TXT record of one string of at most 255 bytes; what is beyond is cut off.
 pub(super) fn text(text: &str) -> Rdata {
-    Rdata(RData::TXT(TXT::new(vec![text.chars().take(63).collect()])))
+    RData::TXT(TXT::new(vec![text.chars().take(63).collect()])).into()
 }
 
 /// What a name that owns records says to ANY (RFC 8482 §4.2).
 pub(super) fn any() -> Rdata {
-    Rdata(RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())))
+    RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())).into()
 }
 
 /// The most bytes that an answer to `request` may have.
@@ -139,17 +150,35 @@ impl Reply {
             };
             *count = u16::try_from(written).map_err(|_| ProtoError::Message("a record takes more than a byte"))?;
         }
+        if !metadata.truncation {
+            counts.additionals = self.encode_hosts(&mut encoder)?;
+        }
         if request.edns.is_some() {
             encoder.set_max_size(limit);
             let mut edns = Edns::new();
             edns.set_max_payload(EDNS_PAYLOAD_MAX).set_rcode_high(self.code.high());
             edns.emit(&mut encoder)?;
-            counts.additionals = 1;
+            counts.additionals += 1;
         }
         header.replace(&mut encoder, Header { metadata, counts })?;
         // Of a record that did not fit, the beginning is still there.
         encoder.trim();
         Ok(())
+    }
+
+    /// Writes the addresses of the hosts that the answers name, as many as there is room for. That some are left out is no
+    /// truncation: they can be asked for (RFC 2181 §9).
+    fn encode_hosts(&self, encoder: &mut BinEncoder<'_>) -> Result<u16, ProtoError> {
+        let host = |answer: &Rdata| match (&answer.data, answer.host) {
+            (RData::SRV(srv), Some(address)) => Some(Record::from_rdata(srv.target.clone(), TTL, RData::A(A(address)))),
+            _ => None,
+        };
+        let hosts: Vec<Record> = self.answers.iter().filter_map(host).collect();
+        let written = match encoder.emit_iter(&mut hosts.iter()) {
+            Ok(written) | Err(ProtoError::NotAllRecordsWritten { count: written, .. }) => written,
+            Err(error) => return Err(error),
+        };
+        u16::try_from(written).map_err(|_| ProtoError::Message("a record takes more than a byte"))
     }
 }
 
@@ -158,11 +187,11 @@ impl BinEncodable for Rdata {
     /// network's 1022 addresses would then be more than TCP can carry.
     fn emit(&self, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
         encoder.emit_u16(QUESTION_NAME)?;
-        self.0.record_type().emit(encoder)?;
+        self.data.record_type().emit(encoder)?;
         DNSClass::IN.emit(encoder)?;
         encoder.emit_u32(TTL)?;
         let len = encoder.place::<u16>()?;
-        self.0.emit(encoder)?;
+        self.data.emit(encoder)?;
         let written = encoder.len_since_place(&len);
         len.replace(encoder, u16::try_from(written).map_err(|_| ProtoError::Message("a record's data is small"))?)
     }

@@ -12,8 +12,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::*;
-use crate::membership::{Container, State};
-use crate::model::{ClusterId, NodeId, Rev, Vni, WgPublicKey};
+use crate::membership::{Container, State, testing};
+use crate::model::{ClusterId, NodeId, Rev, Vni};
 
 const SHOP: &str = "ap-shop.pn-a.private-network.internal.";
 
@@ -37,23 +37,11 @@ fn network(id: &str, vni: u32, name: &str) -> Network {
 }
 
 fn container(app: &str, kind: &str, number: u32, address: Ipv4Addr, state: State) -> Arc<Container> {
-    let mut key = [9; 32];
-    key[..4].copy_from_slice(&address.octets());
+    let (app, kind) = (label(app), label(kind));
     let [.., c, d] = address.octets();
-    Arc::new(Container {
-        id: AttachmentId([c, d, 0, 0, 0, 0, c, d]),
-        node: NodeId([1; 32]),
-        address,
-        app: label(app),
-        kind: label(kind),
-        number,
-        version: None,
-        service: label(kind),
-        server: None,
-        public_key: WgPublicKey::try_from(key).expect("a key"),
-        state,
-        rev: Rev(1),
-    })
+    let id = AttachmentId([c, d, 0, 0, 0, 0, c, d]);
+    let service = kind.clone();
+    Arc::new(Container { id, app, kind, number, service, state, ..testing::container(address) })
 }
 
 fn label(text: &str) -> Label {

@@ -34,7 +34,7 @@ impl Zone {
 
     /// The zone's SOA for an answer without records, living as long as that answer may be kept (RFC 2308 §3).
     pub(super) fn negative_soa(self, asked: &Name, edition: u32) -> Record {
-        let Rdata(soa) = self.soa(asked, edition);
+        let soa = self.soa(asked, edition).data;
         Record::from_rdata(self.name(asked), NEGATIVE_TTL.min(TTL), soa)
     }
 
@@ -44,10 +44,10 @@ impl Zone {
         // It changes with what the network's names say, and with nothing of another network. Nobody transfers the zone,
         // so it need not count upwards.
         let serial = edition.wrapping_add(1);
-        Rdata(RData::SOA(SOA::new(self.name(asked), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL)))
+        RData::SOA(SOA::new(self.name(asked), nobody, serial, 3600, 1200, 604_800, NEGATIVE_TTL)).into()
     }
 
     pub(super) fn ns(self, asked: &Name) -> Rdata {
-        Rdata(RData::NS(NS(self.name(asked))))
+        RData::NS(NS(self.name(asked))).into()
     }
 }

@@ -188,7 +188,7 @@ pub enum OperationError {
     Creator(NetworkId),
     #[error("number {number} of {app}'s {kind} is held by {holder}")]
     NumberTaken { app: Label, kind: Label, number: u32, holder: AttachmentId },
-    #[error("namespace {namespace} is application {holder}'s")]
+    #[error("the namespace {namespace} is application {holder}'s")]
     NamespaceTaken { namespace: Label, holder: Label },
     #[error("no container of an application {0} is attached, and no service file defines it")]
     NoApp(Label),

@@ -1,5 +1,6 @@
 //! What the owners of a network say of its applications: definitions and deploys.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Done, OperationError, OperationId};
@@ -15,15 +16,25 @@ impl Gossip {
     /// Defines an application, in the place of what defined it before. Only owners do.
     pub fn define_app(&mut self, network: &NetworkId, def: AppDef, now: Instant) -> OperationId {
         self.operate(now, |this| {
-            this.check_owner(network)?;
-            let state = this.owned(network)?;
-            let holder = state.view.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id);
-            if let Some(holder) = holder {
-                return Err(OperationError::NamespaceTaken { namespace: def.namespace, holder: holder.clone() });
-            }
-            this.put_app(network, def.id.clone(), Some(def));
+            this.check_app(network, &def)?;
+            this.put_app(network, def.id.clone(), Some(Arc::new(def)));
             Ok(Done::Updated)
         })
+    }
+
+    /// Whether this node may define an application so.
+    ///
+    /// # Errors
+    /// It does not own the network, or the namespace is another application's.
+    pub fn check_app(&self, network: &NetworkId, def: &AppDef) -> Result<(), OperationError> {
+        self.check_owner(network)?;
+        let holder = self.owned(network)?.view.app_of_namespace(def.namespace.as_str());
+        match holder.filter(|holder| **holder != def.id) {
+            None => Ok(()),
+            Some(holder) => {
+                Err(OperationError::NamespaceTaken { namespace: def.namespace.clone(), holder: holder.clone() })
+            }
+        }
     }
 
     /// Takes an application's definition back; its containers stay.
@@ -38,7 +49,7 @@ impl Gossip {
         })
     }
 
-    fn put_app(&mut self, network: &NetworkId, app: Label, def: Option<AppDef>) {
+    fn put_app(&mut self, network: &NetworkId, app: Label, def: Option<Arc<AppDef>>) {
         let Some(rev) = self.networks.get(network).map(|state| state.next_app_rev(&app)) else { return };
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
             // Two definitions before the first is on disk: the second is later than that.

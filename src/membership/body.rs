@@ -3,6 +3,7 @@
 //! Bodies are CBOR maps with integer keys: a later version adds keys, and this one leaves those it does not know unread.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 
@@ -208,8 +209,9 @@ pub struct ContainerBody {
 pub struct Services {
     #[n(0)]
     pub app: Label,
-    #[n(1)]
-    pub def: Option<AppDef>,
+    /// Shared with every view that is derived from it.
+    #[cbor(n(1), with = "shared", has_nil)]
+    pub def: Option<Arc<AppDef>>,
 }
 
 /// An owner declares a version of an application live. The revs of an application's deploys, whatever the version, are
@@ -326,6 +328,37 @@ impl Body {
             Self::Unread => Ok(Vec::new()),
         };
         bytes.expect("a Vec takes every byte")
+    }
+}
+
+/// A shared value goes as the value itself, and none is left out.
+mod shared {
+    use std::sync::Arc;
+
+    use minicbor::decode::{self, Decode, Decoder};
+    use minicbor::encode::{self, Encode, Encoder, Write};
+
+    pub(super) fn encode<C, T: Encode<C>, W: Write>(
+        value: &Option<Arc<T>>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        value.as_deref().encode(e, ctx)
+    }
+
+    pub(super) fn decode<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Option<Arc<T>>, decode::Error> {
+        Ok(Option::<T>::decode(d, ctx)?.map(Arc::new))
+    }
+
+    pub(super) fn nil<T>() -> Option<Option<Arc<T>>> {
+        Some(None)
+    }
+
+    pub(super) fn is_nil<T>(value: &Option<Arc<T>>) -> bool {
+        value.is_none()
     }
 }
 

@@ -1,13 +1,14 @@
 //! What follows from records never depends on their order, and nothing follows from those whose signer may not say it.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::body::{Body, ContainerBody, NodeCert, Release, Revocation, Share, Signer, Ungrant};
+use super::body::{Body, ContainerBody, Deploy, NodeCert, Release, Revocation, Services, Share, Signer, Ungrant};
 use super::testing::{Fixture, node};
 use super::{ClusterState, Holdings, NetworkState, Role, Shard, State, Verified, ranges_of};
-use crate::model::{AttachmentId, CONTAINERS, Ipv4Range, NetworkId, WgSecret};
+use crate::model::{AppDef, AttachmentId, CONTAINERS, Ipv4Range, Label, NetworkId, WgSecret};
 
 fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 240, 0, last)
@@ -36,6 +37,13 @@ fn container(id: u8, at: u8) -> Body {
         public_key: WgSecret::random(&mut rng).public(),
         state: State::Ready,
     })
+}
+
+/// Application `shop` with this namespace.
+fn defined(namespace: &str) -> Body {
+    let app: Label = "shop".parse().expect("a label");
+    let def = AppDef { namespace: namespace.parse().expect("a label"), ..AppDef::new(app.clone()) };
+    Body::Services(Services { app, def: Some(Arc::new(def)) })
 }
 
 fn cluster(records: &[Verified], fixture: &Fixture) -> ClusterState {
@@ -67,6 +75,13 @@ fn busy() -> (Fixture, Vec<Verified>, NetworkId, Vec<Verified>) {
     records.push(f.say(3, &shard, container(4, 21), 2));
     records.push(f.say(3, &shard, container(5, 160), 3));
     records.push(f.say(5, &shard, container(6, 50), 3));
+    records.push(f.say(1, &shard, defined("first"), 1));
+    records.push(f.say(2, &shard, defined("second"), 2));
+    records.push(f.say(3, &shard, defined("a-hosts"), 3));
+    for (who, version, rev) in [(1, "v2", 1), (2, "v1", 2), (1, "v2", 3), (3, "v3", 9)] {
+        let deploy = Deploy { app: "shop".parse().expect("a label"), version: version.to_owned() };
+        records.push(f.say(who, &shard, Body::Deploy(deploy), rev));
+    }
     (f, members, id, records)
 }
 
@@ -93,6 +108,28 @@ fn shares_grants_and_containers_count_only_from_who_may_say_them() {
     assert_eq!(held, [1, 3, 5]);
 }
 
+#[test]
+fn the_owners_last_definition_counts_and_is_the_records_own() {
+    let (f, members, id, mut records) = busy();
+    let cluster = cluster(&members, &f);
+    let state = NetworkState::derive(&id, &cluster, records.iter()).expect("defined");
+    let def = state.view.definition("shop").expect("defined");
+    assert_eq!(def.namespace.as_str(), "second");
+    let is_said = |record: &Verified| match record.body() {
+        Body::Services(said) => said.def.as_ref().is_some_and(|said| Arc::ptr_eq(said, def)),
+        _ => false,
+    };
+    assert!(records.iter().any(is_said), "not a copy");
+    let deployed: Vec<_> = state.view.deploys("shop").into_iter().map(|(_, version)| version).collect();
+    assert_eq!(deployed, ["v1", "v2"]);
+
+    let before = state.view.edition();
+    records.retain(|record| !is_said(record));
+    let without = NetworkState::derive(&id, &cluster, records.iter()).expect("defined");
+    assert_ne!(without.view.edition(), before);
+    assert_eq!(without.view.definition("shop").map(|def| def.namespace.as_str()), Some("first"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -116,6 +153,9 @@ proptest! {
         prop_assert_eq!(&a.view.grants, &b.view.grants);
         prop_assert_eq!(a.view.secret, b.view.secret);
         prop_assert!(a.view.containers().eq(b.view.containers()));
+        prop_assert!(a.view.definitions().eq(b.view.definitions()));
+        prop_assert_eq!(a.view.deploys("shop"), b.view.deploys("shop"));
+        prop_assert_eq!(a.view.edition(), b.view.edition());
     }
 
     #[test]

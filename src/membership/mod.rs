@@ -20,7 +20,7 @@ mod record;
 mod shares;
 mod signed;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod view;
 
 pub use author::{OwnLog, Pen};

@@ -226,7 +226,7 @@ fn definitions<'a>(
     }
     for (order, services) in newest.values() {
         if let Some(def) = &services.def {
-            view.define_app(*order, Arc::new(def.clone()));
+            view.define_app(*order, def.clone());
         }
     }
     (newest.into_iter().map(|(app, ((rev, _), _))| (app.clone(), rev)).collect(), deploy_revs)

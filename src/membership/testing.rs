@@ -1,10 +1,33 @@
-//! A small cluster's records, for the tests of this room.
+//! A small cluster's records for the tests of this room, and a container for everybody's.
+
+use std::net::Ipv4Addr;
 
 use ed25519_dalek::SigningKey;
 
 use super::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Signer};
-use super::{OwnLog, Pen, Role, Shard, Verified};
-use crate::model::{Boot, ClusterId, NetworkId, NodeId, Rev, Vni};
+use super::{Container, OwnLog, Pen, Role, Shard, State, Verified};
+use crate::model::{AttachmentId, Boot, ClusterId, NetworkId, NodeId, Rev, Vni, WgPublicKey};
+
+/// A ready `web` of application `shop` at this address, whose id, number and key are its own. Tests say what is to be otherwise.
+pub fn container(address: Ipv4Addr) -> Container {
+    let [a, b, c, d] = address.octets();
+    let mut key = [9; 32];
+    key[..4].copy_from_slice(&[a, b, c, d]);
+    Container {
+        id: AttachmentId([a, b, c, d, a, b, c, d]),
+        node: NodeId([1; 32]),
+        address,
+        app: "shop".parse().expect("a label"),
+        kind: "web".parse().expect("a label"),
+        number: u32::from_be_bytes([0, 0, c, d]),
+        version: None,
+        service: "web".parse().expect("a label"),
+        server: None,
+        public_key: WgPublicKey::try_from(key).expect("a key"),
+        state: State::Ready,
+        rev: Rev(1),
+    }
+}
 
 /// The key of the node with this number; 0 is the root's.
 pub fn key(number: u8) -> SigningKey {

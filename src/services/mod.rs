@@ -8,10 +8,12 @@
 mod claims;
 mod diff;
 pub mod file;
+mod leftover;
 mod namespace;
 mod select;
 
 pub use claims::{Claim, Dispute, DisputeKind, Front, Ledger, claims, disputes, disputes_among};
 pub use diff::{Change, Op, diff};
+pub use leftover::{Leftover, leftovers};
 pub use namespace::is_public_suffix;
 pub use select::{Asker, ByPlace, ByVersion, Service, What, Why};

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, until_true};
 use netns_tests::{Background, Container, Host, in_lab, repeats};
 
-const PORT: &str = "7100";
+pub const PORT: &str = "7100";
 
 /// Answers each line with its own version, once it has warmed up: PORT VERSION.
-const API: &str = r#"
+pub const API: &str = r#"
 import socketserver, sys, time
 class Answer(socketserver.StreamRequestHandler):
     def handle(self):
@@ -45,12 +45,12 @@ while True:
 "#;
 
 /// A container that asks all the time.
-struct Web {
+pub struct Web {
     asking: Background,
 }
 
 impl Web {
-    fn start(container: &Container) -> Result<Self> {
+    pub fn start(container: &Container) -> Result<Self> {
         Ok(Self { asking: container.start(&["python3", "-c", WEB, PORT])? })
     }
 
@@ -66,7 +66,7 @@ impl Web {
     }
 
     /// Waits for so many answers from now on, and says of which versions they were.
-    fn goes_on(&mut self, count: usize) -> Result<Vec<String>> {
+    pub fn goes_on(&mut self, count: usize) -> Result<Vec<String>> {
         let before = self.answers()?.len();
         until_true("answers", SOON * 3, || Ok(self.answers()?.len() >= before + count))?;
         let mut versions = self.answers()?.split_off(before);

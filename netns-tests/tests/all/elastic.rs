@@ -312,6 +312,8 @@ databases:
         for (name, port) in [("_http._tcp.web", 3000), ("_admin._tcp.web", 3001)] {
             let said = web.dig(&format!("{name}.{SERVICES}"), "SRV")?;
             ensure!(said == [format!("0 1 {port} {target}")], "{name}: {said:?}");
+            let more = web.exec(&["dig", "+noall", "+additional", &format!("{name}.{SERVICES}"), "SRV"])?.ok()?.stdout;
+            ensure!(more.contains(&target) && more.contains(web.address()), "its address comes along: {more}");
         }
         let names = b.peerctl(&["domain-names", "--app", "shop", "--network", "demo"])?.ok()?.stdout;
         ensure!(names.lines().any(|name| name.starts_with("1.web.shop.")), "{names}");

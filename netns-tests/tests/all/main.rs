@@ -29,6 +29,7 @@ mod names;
 mod outside;
 mod reach;
 mod ready;
+mod removal;
 mod restart;
 mod rig;
 mod run;

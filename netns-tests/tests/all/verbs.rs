@@ -238,7 +238,11 @@ fn services(sweep: &mut Sweep, a: &Host) -> Result<()> {
     // Of two applications that have one, one has to be named; a container declares the other.
     sweep.refuses(a, &["service", "inspect", "web"], 2)?;
     ensure!(sweep.answers(a, &["service", "inspect", "web.shop"])?["defined"] == false);
-    sweep.refuses(a, &["service", "inspect", "nothing"], 4).map(drop)
+    sweep.refuses(a, &["service", "inspect", "nothing"], 4)?;
+    has(&sweep.answers(a, &["service", "rm", "--app", "ap-shop"])?, &["network", "app", "dry_run", "changes"])?;
+    sweep.refuses(a, &["service", "rm", "--app", "ap-shop"], 4)?;
+    // A service goes by a file without it; an application has to be named.
+    sweep.refuses(a, &["service", "rm", "web"], 2).map(drop)
 }
 
 #[test]

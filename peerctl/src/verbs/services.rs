@@ -11,6 +11,9 @@ use super::Session;
 use crate::cli::{Apply, Service, Validate};
 use crate::render;
 
+/// The code of what is to be said of a file that is in order.
+const FILE_WARNING: &str = "service-file";
+
 /// A service file that is in order.
 struct Checked {
     text: String,
@@ -33,16 +36,13 @@ pub fn validate(session: &Session, args: &Validate) -> Result<(), Failure> {
 }
 
 pub fn apply(session: &Session, args: Apply) -> Result<(), Failure> {
-    let Checked { text, warnings, .. } = check(&args.file)?;
+    let Checked { text, mut warnings, .. } = check(&args.file)?;
     let (app, network, dry_run) = (args.file.app, args.network, args.dry_run);
     let answer = session.client.ask(&Request::Apply { network, app, text, dry_run })?;
     let applied: Applied = answer.parse()?;
-    session.narrate(&match (applied.changes.len(), dry_run) {
-        (0, _) => format!("application {} in network {}: nothing changes", applied.app, applied.network),
-        (_, true) => format!("application {} in network {} would change:", applied.app, applied.network),
-        (_, false) => format!("application {} in network {}:", applied.app, applied.network),
-    });
-    // The node has seen the same file, but not its name.
+    session.narrate(&heading(&applied));
+    // Of the file the node says the same, but does not know its name.
+    warnings.extend(answer.warnings.into_iter().filter(|warning| warning.code != FILE_WARNING));
     session.answer("apply", &answer.data, &warnings, &render::changes(&applied))
 }
 
@@ -56,7 +56,24 @@ pub fn service(session: &Session, verb: Service) -> Result<(), Failure> {
             let request = Request::ServiceInspect { service, network, app };
             session.show("service.inspect", &request, |detail: &ServiceDetail| render::service(detail))
         }
+        Service::Rm { app, network, dry_run } => {
+            let request = Request::ServiceRm { network, app, dry_run };
+            session.show("service.rm", &request, |applied: &Applied| {
+                session.narrate(&heading(applied));
+                render::changes(applied)
+            })
+        }
     }
+}
+
+/// What stands above the changes.
+fn heading(Applied { app, network, changes, dry_run, .. }: &Applied) -> String {
+    let what = match (changes.is_empty(), dry_run) {
+        (true, _) => ": nothing changes",
+        (false, true) => " would change:",
+        (false, false) => ":",
+    };
+    format!("application {app} in network {network}{what}")
 }
 
 /// Reads the file. Of several errors all but the last are printed, and that is returned.
@@ -74,7 +91,7 @@ fn check(args: &Validate) -> Result<Checked, Failure> {
         failure(problems.last())
     })?;
     let warning = |problem: &file::Problem| Warning {
-        code: "service-file".to_owned(),
+        code: FILE_WARNING.to_owned(),
         message: format!("{name}:{}: {}: {}", problem.at, problem.what, problem.why),
     };
     let warnings = parsed.warnings.iter().map(warning).collect();

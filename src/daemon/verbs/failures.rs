@@ -70,7 +70,7 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
             (Conflict, error.to_string(), "leave --number out for the lowest free one; peerctl container ls".to_owned())
         }
         OperationError::NamespaceTaken { .. } => {
-            (Conflict, error.to_string(), "give the application another namespace in its service file".to_owned())
+            (Conflict, error.to_string(), "application: { id: ID, namespace: ANOTHER }".to_owned())
         }
         OperationError::NoApp(_) => (NotFound, error.to_string(), "peerctl container ls".to_owned()),
         OperationError::NoDefinition(_) => (NotFound, error.to_string(), "peerctl service ls".to_owned()),

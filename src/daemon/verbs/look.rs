@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Answer;
-use super::services::definition_conflicts;
+use super::{Answer, health};
 use crate::control::{
-    ContainerDetail, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, HealthRow, LocalDetail,
-    NetworkDetail, NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
+    ContainerDetail, ContainerRow, DomainNames, DropRow, ExitStatus, Failure, GrantRow, LocalDetail, NetworkDetail,
+    NetworkRow, NodeRow, NodeSelf, PeerRow, Status,
 };
 use crate::daemon::node::Node;
-use crate::daemon::watches::Fault;
-use crate::gossip::{Liveness, Waiting};
+use crate::gossip::Liveness;
 use crate::membership::{Container, Membership, Network, Role, State};
-use crate::model::{AttachmentId, NetworkId, NodeId};
+use crate::model::{AttachmentId, NodeId};
 use crate::sys::clock;
 use crate::sys::netns::Origin;
 
@@ -75,7 +73,7 @@ pub async fn network(node: &Node, text: Option<&str>) -> Result<Answer, Failure>
 }
 
 /// How the nodes are that share a network with this one.
-async fn liveness(node: &Node) -> Result<HashMap<NodeId, Liveness>, Failure> {
+async fn liveness(node: &Node) -> Result<BTreeMap<NodeId, Liveness>, Failure> {
     node.call(|engine| {
         let membership = engine.gossip.membership();
         membership.nodes().filter_map(|other| Some((other.id, engine.gossip.liveness(other.id)?))).collect()
@@ -242,10 +240,10 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
 }
 
 pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
-    let (links, unwritten): (HashMap<NodeId, (String, f64)>, bool) = node
+    let links: HashMap<NodeId, (String, f64)> = node
         .call(|engine| {
             let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
-            (engine.links().map(|link| (link.peer(), row(link))).collect(), engine.is_unwritten())
+            engine.links().map(|link| (link.peer(), row(link))).collect()
         })
         .await?;
     let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
@@ -269,40 +267,11 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
             }
         })
         .collect();
-    let mut health = health(node, &membership, &peers);
-    for (id, liveness) in &alive {
-        if let Liveness::Down { heard } = liveness {
-            let silent_s = clock::now().saturating_duration_since(*heard).as_secs();
-            health.push(node_down(&node.node_name(&membership, *id), silent_s));
-        }
-    }
     let mut data_plane = node.facts.clone();
     data_plane.insert("container devices".to_owned(), stats.devices.to_string());
     data_plane.insert("tunnels".to_owned(), stats.tunnels.to_string());
     data_plane.insert("pauses".to_owned(), stats.pauses.to_string());
-    let (waiting, unconfirmed): (Option<Waiting>, Vec<NetworkId>) =
-        node.call(|engine| (engine.gossip.waiting(), engine.gossip.unconfirmed().cloned().collect())).await?;
-    health.extend(waiting.map(|waiting| own_log_awaited(node, &membership, &waiting)));
-    health.extend(unconfirmed.iter().map(|network| own_log_unconfirmed(&membership, network)));
-    let equivocators = node.call(|engine| engine.gossip.equivocators()).await?;
-    health.extend(equivocators.into_iter().map(|id| equivocation(&node.node_name(&membership, id))));
-    health.extend(membership.networks().flat_map(|network| number_conflicts(network)));
-    health.extend(membership.networks().flat_map(|network| definition_conflicts(network)));
-    health.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
-    health.extend(node.attachments.unserved().into_iter().map(|id| HealthRow {
-        code: "container-unserved".to_owned(),
-        severity: "error".to_owned(),
-        message: format!("container {id} of the last run waits for the records of its network"),
-        hint: "they come from the other nodes of the network: is one connected? peerctl node ls".to_owned(),
-    }));
-    if unwritten {
-        health.push(HealthRow {
-            code: "state-unwritten".to_owned(),
-            severity: "error".to_owned(),
-            message: "the disk refuses this node's state: nothing new is attached, granted or joined".to_owned(),
-            hint: "make room, or make the state folder writable; the log says why".to_owned(),
-        });
-    }
+    let health = health::rows(node, &membership, &peers, &alive).await?;
     Ok(Status {
         node: NodeSelf {
             id: node.id.to_string(),
@@ -316,165 +285,4 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
         data_plane,
         health,
     })
-}
-
-/// Something was done to a container's interface from inside.
-fn interface_fault(node: &Node, id: AttachmentId, fault: &Fault) -> HealthRow {
-    let ifname = node.attachments.of_id(id).map_or_else(|| "its interface".to_owned(), |local| local.ifname);
-    let (code, hint) = match fault {
-        // The kernel took its routes away when it went down.
-        Fault::Down => ("interface-down", format!("peerctl detach {id}, and attach it again")),
-        Fault::Mtu { was, .. } => ("interface-mtu", format!("in the container: ip link set {ifname} mtu {was}")),
-        Fault::Renamed(_) => {
-            ("interface-renamed", format!("name it {ifname} again: the next start of the node looks for that"))
-        }
-    };
-    HealthRow {
-        code: code.to_owned(),
-        severity: "warning".to_owned(),
-        message: format!("interface {ifname} of container {id} was changed from inside: {fault}"),
-        hint,
-    }
-}
-
-/// A node that this one does not hear.
-fn node_down(name: &str, silent_s: u64) -> HealthRow {
-    HealthRow {
-        code: "node-down".to_owned(),
-        severity: "error".to_owned(),
-        message: format!(
-            "node {name} is down: not heard for {silent_s} s; its containers have left the names, and packets for them are refused"
-        ),
-        hint: format!(
-            "is its host up, does peerd run there, does UDP pass between the two? for good: peerctl node expel {name}"
-        ),
-    }
-}
-
-fn network_name(membership: &Membership, network: &NetworkId) -> String {
-    membership.network(network).map_or_else(|| network.to_string(), |network| network.display_name().to_owned())
-}
-
-/// The state folder may be older than what the node signed: it asks before it signs anything.
-fn own_log_awaited(node: &Node, membership: &Membership, waiting: &Waiting) -> HealthRow {
-    let nodes: Vec<String> = waiting.nodes.iter().map(|id| node.node_name(membership, *id)).collect();
-    let left_s = waiting.until.saturating_duration_since(clock::now()).as_secs();
-    HealthRow {
-        code: "own-log-awaited".to_owned(),
-        severity: "warning".to_owned(),
-        message: format!(
-            "the state folder may be an older copy: nothing new is attached or granted until {} said what this node did last",
-            nodes.join(", ")
-        ),
-        hint: format!("does one of them run? it goes on without them in {left_s} s at most"),
-    }
-}
-
-/// Nobody could be asked.
-fn own_log_unconfirmed(membership: &Membership, network: &NetworkId) -> HealthRow {
-    HealthRow {
-        code: "own-log-unconfirmed".to_owned(),
-        severity: "warning".to_owned(),
-        message: format!(
-            "no node of network {} could say what this node did last: if the state folder is an older copy, an address may have two holders",
-            network_name(membership, network)
-        ),
-        hint: "it ends when one of them is heard: peerctl node ls".to_owned(),
-    }
-}
-
-/// A node that signed two things in the place of one.
-fn equivocation(name: &str) -> HealthRow {
-    HealthRow {
-        code: "equivocation".to_owned(),
-        severity: "error".to_owned(),
-        message: format!(
-            "node {name} has signed two different things with one number: its key is used twice, or stolen"
-        ),
-        hint: "is its state folder a copy of another node's? stop one of them".to_owned(),
-    }
-}
-
-/// Containers that both have a number since two parts of the cluster met again: the one that was there first answers.
-fn number_conflicts(network: &Network) -> Vec<HealthRow> {
-    let mut rows = Vec::new();
-    for container in network.containers() {
-        let Container { app, kind, number, .. } = container.as_ref();
-        let holder = network.container_numbered(app.as_str(), kind.as_str(), *number);
-        if let Some(holder) = holder.filter(|holder| holder.id != container.id) {
-            rows.push(HealthRow {
-                code: "number-conflict".to_owned(),
-                severity: "warning".to_owned(),
-                message: format!(
-                    "{number}.{kind}.{app} of network {} is container {} and container {}: the name leads to the first",
-                    network.display_name(),
-                    holder.id,
-                    container.id
-                ),
-                hint: format!("attach the second again: peerctl detach {}", container.id),
-            });
-        }
-    }
-    rows
-}
-
-fn health(node: &Node, membership: &Membership, peers: &[PeerRow]) -> Vec<HealthRow> {
-    let row = |code: &str, severity: &str, message: String, hint: &str| HealthRow {
-        code: code.to_owned(),
-        severity: severity.to_owned(),
-        message,
-        hint: hint.to_owned(),
-    };
-    let mut rows = Vec::new();
-    for peer in peers.iter().filter(|peer| peer.state == "unreachable") {
-        let message = format!("node {} is unreachable", peer.name);
-        rows.push(row("peer-unreachable", "error", message, "does UDP reach its endpoints? peerctl node ls"));
-    }
-    let signers = membership.nodes().filter(|node| node.signer.is_some()).count();
-    if membership.cluster().is_some() && signers == 1 {
-        let message = "the cluster has one signer: while it is away, nobody can join".to_owned();
-        rows.push(row("one-signer", "warning", message, "peerctl invite --signer, where the root key is"));
-    }
-    if node.state_dir.join("root.key").exists() {
-        let message = "the root key lies on this node".to_owned();
-        rows.push(row("root-key-online", "warning", message, "move root.key from the state folder to a safe place"));
-    }
-    if let Some(message) = node.facts.get("socket buffers").filter(|fact| fact.contains("below")) {
-        let hint = "sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304";
-        rows.push(row("socket-buffer-small", "warning", format!("socket buffers: {message}"), hint));
-    }
-    rows
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::model::{Rev, Vni, WgPublicKey};
-
-    #[test]
-    fn of_two_containers_with_one_number_the_later_is_reported() {
-        let mut network =
-            Network::new("pn-a".parse().expect("an id"), Vni::try_from(1).expect("a VNI"), NodeId([1; 32]));
-        for (last, number, rev) in [(1, 1, 5), (2, 1, 3), (3, 2, 9)] {
-            network.insert_container(Arc::new(Container {
-                id: AttachmentId([last; 8]),
-                node: NodeId([last; 32]),
-                address: Ipv4Addr::new(10, 240, 0, last),
-                app: "shop".parse().expect("a label"),
-                kind: "web".parse().expect("a label"),
-                number,
-                version: None,
-                service: "web".parse().expect("a label"),
-                server: None,
-                public_key: WgPublicKey::try_from([last; 32]).expect("a key"),
-                state: State::Ready,
-                rev: Rev(rev),
-            }));
-        }
-        let rows = number_conflicts(&network);
-        assert_eq!(rows.len(), 1);
-        assert!(rows[0].message.contains(&format!("{} and container {}", AttachmentId([2; 8]), AttachmentId([1; 8]))));
-    }
 }

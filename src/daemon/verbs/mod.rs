@@ -1,6 +1,7 @@
 //! What the node does for each request.
 
 mod adopt;
+mod apply;
 mod attach;
 mod cluster;
 mod deploy;
@@ -9,6 +10,7 @@ mod dial;
 mod drain;
 mod events;
 mod failures;
+mod health;
 mod ingress;
 mod leave;
 mod look;
@@ -113,8 +115,9 @@ pub async fn carry_out(
         Request::DnsExplain { name, caller } => names::explain(node, &name, &caller),
         Request::DomainNames { app, network } => look::domain_names(node, app.as_deref(), network.as_deref()),
         Request::Apply { network, app, text, dry_run } => {
-            services::apply(node, network.as_deref(), app.as_deref(), &text, dry_run).await
+            apply::apply(node, network.as_deref(), app.as_deref(), &text, dry_run).await
         }
+        Request::ServiceRm { network, app, dry_run } => apply::remove(node, network.as_deref(), &app, dry_run).await,
         Request::ServiceLs { network, app } => services::list(node, network.as_deref(), app.as_deref()),
         Request::ServiceInspect { service, network, app } => {
             services::inspect(node, &service, network.as_deref(), app.as_deref())

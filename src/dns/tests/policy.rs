@@ -316,6 +316,54 @@ fn named_ports_have_srv_records_and_their_ancestors_exist() {
 }
 
 #[test]
+fn the_addresses_of_ports_come_along_where_there_is_room_and_truncate_nothing() {
+    let mut world = World::new();
+    let port = PortDef {
+        container: NonZeroU16::MIN,
+        http: None,
+        https: None,
+        tcp: None,
+        udp: None,
+        name: Some(label("main")),
+    };
+    world.define(|def| {
+        def.services.insert(label("api"), ServiceDef { ports: vec![port], ..ServiceDef::default() });
+    });
+    for last in 1..=16 {
+        world.put(last, "api", None, HERE);
+    }
+    let membership = Membership::new(ClusterId([0; 32]), [], [world.network.clone()]);
+    let plain = question("_main._tcp.api.", RecordType::SRV);
+    let mut hosts = Vec::new();
+    for (query, transport, len_max) in [
+        (plain.clone(), Transport::Udp, 512),
+        (with_edns(plain.clone(), 1232), Transport::Udp, 1232),
+        (with_edns(plain, 1232), Transport::Tcp, usize::from(u16::MAX)),
+    ] {
+        let (query, mut out) = (query.to_vec().expect("encodes"), Vec::new());
+        world.resolver.answer(&membership, &asker(None), (&query, transport), world.now, &mut out);
+        assert!(out.len() <= len_max, "{} of {len_max}", out.len());
+        let answer = Message::from_vec(&out).expect("an answer");
+        assert_eq!(answer.edns.is_some(), len_max > 512);
+        assert!(!answer.metadata.truncation || answer.additionals.is_empty(), "first the answers");
+        let ports = answer.answers.iter().map(|record| match &record.data {
+            RData::SRV(srv) => srv.target.clone(),
+            other => panic!("{other} is no port"),
+        });
+        for (target, host) in ports.zip(&answer.additionals) {
+            let [.., third, last] = match &host.data {
+                RData::A(address) => address.0.octets(),
+                other => panic!("{other} is no address"),
+            };
+            assert_eq!((&target, host.ttl), (&host.name, 30));
+            assert_eq!((third, target.to_ascii()), (0, format!("{last}.api.shop.pn-a.private-network.internal.")));
+        }
+        hosts.push((answer.answers.len(), answer.additionals.len(), answer.metadata.truncation));
+    }
+    assert!(matches!(hosts[..], [(_, 0, true), (16, 1..=15, false), (16, 16, false)]), "{hosts:?}");
+}
+
+#[test]
 fn services_and_namespaces_are_listed_as_text() {
     let mut world = World::new();
     world.put(1, "api", None, HERE);

@@ -78,8 +78,8 @@ impl Network {
         self.name.as_ref().map_or(self.id.as_str(), Label::as_str)
     }
 
-    /// A number that changes when a container comes, goes or changes its state, or when a definition does, and is the same
-    /// wherever the same ones are seen. It need not count upwards.
+    /// A number that changes when a container comes, goes or changes its state, or when a definition or a deploy is said, and
+    /// is the same wherever the same ones are seen. It need not count upwards.
     pub fn edition(&self) -> u32 {
         self.edition
     }
@@ -141,10 +141,7 @@ impl Network {
 
     /// Defines an application that has no definition yet, said in this order.
     pub fn define_app(&mut self, order: Order, def: Arc<AppDef>) {
-        let bytes = minicbor::to_vec(&*def).expect("a Vec takes every byte");
-        let mark = blake3::hash(&bytes);
-        let [a, b, c, d, ..] = *mark.as_bytes();
-        self.edition = self.edition.wrapping_add(u32::from_be_bytes([a, b, c, d]));
+        self.edition = self.edition.wrapping_add(mark(&def.id, "", order));
         let holder = self.namespaces.get(&def.namespace).and_then(|app| self.apps.get(app)?.def.as_ref());
         if holder.is_none_or(|(held, _)| order < *held) {
             self.namespaces.insert(def.namespace.clone(), def.id.clone());
@@ -155,6 +152,7 @@ impl Network {
 
     /// A version of an application was deployed, said in this order.
     pub fn deploy(&mut self, app: Label, version: String, order: Order) {
+        self.edition = self.edition.wrapping_add(mark(&app, &version, order));
         let deployed = self.apps.entry(app).or_default().deploys.entry(version).or_insert(order);
         *deployed = (*deployed).max(order);
     }
@@ -273,6 +271,17 @@ impl Network {
     }
 }
 
+/// What something that is said of an application adds to its network's edition: of one origin no two have one rev, so the
+/// order stands for the words, which may be long.
+fn mark(app: &Label, version: &str, (rev, origin): Order) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    // No label has a NUL.
+    hasher.update(app.as_str().as_bytes()).update(&[0]).update(&rev.0.to_be_bytes()).update(&origin.0);
+    let hash = hasher.update(version.as_bytes()).finalize();
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
 impl App {
     fn def(&self) -> Option<&AppDef> {
         self.def.as_ref().map(|(_, def)| &**def)
@@ -287,26 +296,12 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::State;
-    use crate::model::{AttachmentId, EXTRAS, WgSecret};
-    use rand_core::SeedableRng;
+    use crate::membership::{State, testing};
+    use crate::model::EXTRAS;
 
     fn container(last: u8, number: u32, rev: u64) -> Arc<Container> {
-        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(u64::from(last));
-        Arc::new(Container {
-            id: AttachmentId([last; 8]),
-            node: NodeId([last; 32]),
-            address: Ipv4Addr::new(10, 240, 0, last),
-            app: "shop".parse().expect("a label"),
-            kind: "web".parse().expect("a label"),
-            number,
-            version: None,
-            service: "web".parse().expect("a label"),
-            server: None,
-            public_key: WgSecret::random(&mut rng).public(),
-            state: State::Ready,
-            rev: Rev(rev),
-        })
+        let made = testing::container(Ipv4Addr::new(10, 240, 0, last));
+        Arc::new(Container { node: NodeId([last; 32]), number, rev: Rev(rev), ..made })
     }
 
     fn network() -> Network {

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use rand_core::SeedableRng;
 
 use super::*;
-use crate::membership::{Container, Network, Node, Role, State};
-use crate::model::{Boot, ClusterId, NetworkSecret, Rev, WgSecret};
+use crate::membership::{Container, Network, Node, Role, testing};
+use crate::model::{Boot, ClusterId, NetworkSecret, WgSecret};
 use crate::packet::{Superpacket, UDP_HEADERS_LEN, write_udp};
 
 /// Some moment: the tests count from it.
@@ -80,19 +80,12 @@ pub(super) fn membership(hosts: usize, containers: &[Listed]) -> Arc<Membership>
         let mut network = Network::new(format!("pn-{number}").parse().expect("a label"), vni(number), node(0));
         network.grants = (0..hosts).map(|host| (node(host), Role::Host)).collect();
         for Listed(_, last, host, key) in containers.iter().filter(|listed| listed.0 == number) {
+            let (id, node, public_key) = (id(*last), node(*host), secret(*last, *key).public());
             network.insert_container(Arc::new(Container {
-                id: id(*last),
-                node: node(*host),
-                address: address(*last),
-                app: "shop".parse().expect("a label"),
-                kind: "web".parse().expect("a label"),
-                number: u32::from(*last),
-                version: None,
-                service: "web".parse().expect("a label"),
-                server: None,
-                public_key: secret(*last, *key).public(),
-                state: State::Ready,
-                rev: Rev(1),
+                id,
+                node,
+                public_key,
+                ..testing::container(address(*last))
             }));
         }
         network

@@ -12,8 +12,8 @@ use rand_core::SeedableRng;
 use tokio::net::UnixDatagram;
 
 use super::*;
-use crate::membership::{Container, Membership, Network, Node, State};
-use crate::model::{Boot, ClusterId, Generation, NetworkSecret, Rev};
+use crate::membership::{Container, Membership, Network, Node, testing};
+use crate::model::{Boot, ClusterId, Generation, NetworkSecret};
 use crate::packet::{Ipv4View, UDP_HEADERS_LEN, UdpView, write_udp};
 use crate::sys::udp;
 
@@ -130,20 +130,9 @@ async fn two_planes_on(kernels: [Kernel; 2]) -> [Plane; 2] {
     let mut network = Network::new("pn-test".parse().expect("a label"), vni(), NodeId([1; 32]));
     network.grants.insert(NodeId([2; 32]), crate::membership::Role::Host);
     for last in [1u8, 2] {
-        network.insert_container(Arc::new(Container {
-            id: AttachmentId([last; 8]),
-            node: NodeId([last; 32]),
-            address: address(last),
-            app: "shop".parse().expect("a label"),
-            kind: "web".parse().expect("a label"),
-            number: u32::from(last),
-            version: None,
-            service: "web".parse().expect("a label"),
-            server: None,
-            public_key: secret(last).public(),
-            state: State::Ready,
-            rev: Rev(1),
-        }));
+        let (id, node) = (AttachmentId([last; 8]), NodeId([last; 32]));
+        let public_key = secret(last).public();
+        network.insert_container(Arc::new(Container { id, node, public_key, ..testing::container(address(last)) }));
     }
     let membership = Arc::new(Membership::new(ClusterId([3; 32]), nodes, [network]));
     let mut ready = Vec::new();
