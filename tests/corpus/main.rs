@@ -57,4 +57,19 @@ macro_rules! replayed {
     };
 }
 
-replayed!(control, datagram, device, dns, frame, member, message, record, service_file, state, tcp, token, upstream);
+replayed!(
+    control,
+    datagram,
+    device,
+    dialled,
+    dns,
+    frame,
+    member,
+    message,
+    record,
+    service_file,
+    state,
+    tcp,
+    token,
+    upstream
+);

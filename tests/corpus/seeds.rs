@@ -7,7 +7,7 @@ use peerd::model::{AttachmentId, RESOLVER};
 use peerd::packet::{Gso, Offload, Superpacket, UDP_HEADERS_LEN, write_udp};
 use peerd::router::Output;
 
-use crate::fuzz::{Cluster, pair_of_routers};
+use crate::fuzz::{Cluster, dialling, pair_of_routers};
 
 /// The seeds of a target, with the names of their files.
 pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -15,6 +15,7 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "control" => control(),
         "datagram" => datagrams(),
         "device" => packets(),
+        "dialled" => answered(),
         "dns" => queries(),
         "frame" => frames(),
         "member" => programs(),
@@ -51,6 +52,39 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
         ("done", b"{\"done\":{\"data\":[{\"a\":1.5e300}],\"warnings\":[]}}\n".to_vec()),
         ("deep", [b"{\"done\":{\"data\":".as_slice(), &[b'['; 200], &[b']'; 200], b",\"warnings\":[]}}\n"].concat()),
         ("unknown", b"{\"reboot\":{\"now\":true}}\n".to_vec()),
+    ]
+}
+
+/// What a container answers to a gateway that dials it: packets behind their lengths.
+fn answered() -> Vec<(&'static str, Vec<u8>)> {
+    let (_, _, _, syn) = dialling();
+    let asked = u32::from_be_bytes([syn[24], syn[25], syn[26], syn[27]]);
+    let segment = |flags: u8, sequence: u32, acknowledged: u32, payload: &[u8]| {
+        let mut packet = syn[..40].to_vec();
+        packet.extend_from_slice(payload);
+        packet[2..4].copy_from_slice(&(40 + payload.len() as u16).to_be_bytes());
+        packet[12..16].copy_from_slice(&syn[16..20]);
+        packet[16..20].copy_from_slice(&syn[12..16]);
+        packet[20..22].copy_from_slice(&syn[22..24]);
+        packet[22..24].copy_from_slice(&syn[20..22]);
+        packet[24..28].copy_from_slice(&sequence.to_be_bytes());
+        packet[28..32].copy_from_slice(&acknowledged.to_be_bytes());
+        packet[32..34].copy_from_slice(&[0x50, flags]);
+        [&[packet.len() as u8], &packet[..]].concat()
+    };
+    let (acknowledged, accepts) = (asked.wrapping_add(1), segment(0x12, 7, asked.wrapping_add(1), b""));
+    let said = segment(0x18, 8, acknowledged, b"hello");
+    let gap = segment(0x18, 100, acknowledged, b"later");
+    let done = segment(0x11, 13, acknowledged, b"");
+    let reset = segment(0x14, 0, acknowledged, b"");
+    vec![
+        ("opened", accepts.clone()),
+        ("opened-said-done", [&accepts[..], &said, &gap, &done].concat()),
+        ("opened-reset", [&accepts[..], &said, &segment(0x14, 13, acknowledged, b"")].concat()),
+        ("opened-twice", [&accepts[..], &accepts, &segment(0x02, 90, 0, b"")].concat()),
+        ("refused", reset),
+        ("guessed", segment(0x12, 7, asked.wrapping_add(9), b"")),
+        ("crossed", segment(0x02, 7, 0, b"")),
     ]
 }
 

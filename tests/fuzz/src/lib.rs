@@ -4,6 +4,7 @@
 //! Each checks what must hold for any bytes, and says whether it took these for something.
 
 mod cluster;
+mod dialled;
 mod member;
 mod names;
 mod packets;
@@ -11,6 +12,7 @@ mod records;
 mod texts;
 
 pub use cluster::Cluster;
+pub use dialled::{dialled, dialling};
 pub use member::member;
 pub use names::{tcp, upstream};
 pub use packets::{datagram, device, dns, frame, pair_of_routers};
@@ -21,10 +23,11 @@ pub use texts::{control, service_file, token};
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("control", control),
     ("datagram", datagram),
     ("device", device),
+    ("dialled", dialled),
     ("dns", dns),
     ("frame", frame),
     ("member", member),

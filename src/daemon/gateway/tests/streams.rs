@@ -145,7 +145,8 @@ async fn a_thousand_streams_at_once_each_get_their_own_bytes() {
     }
     let stats = handle.stats().await[&network()];
     assert_eq!((stats.streams, stats.opened), (1000, 1000));
-    assert!(stats.buffer_bytes <= 256 << 20, "{stats:?}");
+    // Beyond the budget a stream has the least that there is.
+    assert!(stats.buffer_bytes <= (256 << 20) + 1000 * (64 << 10), "{stats:?}");
     drop(streams);
     until(&handle, "all are gone", |stats| stats.streams == 0).await;
     // The containers' own streams end with their next turn.
