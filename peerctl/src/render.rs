@@ -232,6 +232,7 @@ pub fn service(detail: &ServiceDetail) -> String {
     lines.extend(row.traffic_matches.iter().map(|name| ("match", name.clone())));
     lines.extend(detail.names.iter().map(|name| ("name", format!("{name} within {}", row.app))));
     lines.extend(detail.names_elsewhere.iter().map(|name| ("name", name.clone())));
+    lines.extend(detail.loopback.iter().map(|address| ("loopback", format!("{address} on this node"))));
     let mut out: String = lines.iter().map(|(key, value)| format!("{key:<11} {}\n", printable(value))).collect();
     if !detail.containers_serving.is_empty() {
         let _ = write!(out, "\n{}", containers(&detail.containers_serving));
@@ -398,7 +399,13 @@ mod tests {
             row("a", "service", &[])
         ]));
         let names_elsewhere = vec!["web.front".into(), "web.front.svc.private-network.internal".into()];
-        let detail = ServiceDetail { row: web, names: vec!["web".into()], names_elsewhere, containers_serving: vec![] };
+        let detail = ServiceDetail {
+            row: web,
+            names: vec!["web".into()],
+            names_elsewhere,
+            loopback: None,
+            containers_serving: vec![],
+        };
         insta::assert_snapshot!(service(&detail));
     }
 

@@ -285,6 +285,9 @@ pub struct ServiceDetail {
     pub names: Vec<String>,
     /// The names by which every container of the network finds it.
     pub names_elsewhere: Vec<String>,
+    /// Its own address on loopback of this node, where ports of it that nobody outside gets are listened on.
+    #[serde(default)]
+    pub loopback: Option<String>,
     pub containers_serving: Vec<ContainerRow>,
 }
 

@@ -58,16 +58,19 @@ pub(super) fn exec(command: &mut Command) -> OsError {
     if error == OsError::ACCES && searched && !found() { OsError::NOENT } else { error }
 }
 
-/// Has a command end with SIGTERM when the thread that starts it does, however that ends: start it from one that lives as long
-/// as the child may.
-pub fn end_with_thread(command: &mut Command) {
+/// Has a command get nothing but its three standard streams, whatever this process was given by its own parent; and end with
+/// SIGTERM when the thread that starts it does, however that ends: start it from one that lives as long as the child may.
+pub fn bind_to_thread(command: &mut Command) {
     let parent = rustix::process::getpid();
     let prepare = move || {
+        // SAFETY: the call takes numbers only, and marks descriptors. A kernel before 5.11 does not know it: what is this
+        // process's own is marked already.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
         // Has it ended before that, nobody will say so any more.
         if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
-    // SAFETY: two system calls and a comparison, nothing that allocates or takes a lock, as a child of a process with
+    // SAFETY: system calls and a comparison, nothing that allocates or takes a lock, as a child of a process with
     // threads must keep to (signal-safety(7)).
     unsafe { command.pre_exec(prepare) };
 }

@@ -17,7 +17,7 @@ use tokio::process::Child;
 
 use super::super::node::lock;
 use crate::ingress::Http2;
-use crate::sys::process::{ChildHandle, end_with_thread};
+use crate::sys::process::{ChildHandle, bind_to_thread};
 use crate::sys::{clock, cred};
 
 /// The oldest that has all the directives.
@@ -110,7 +110,7 @@ impl Program {
     /// Starts it. Its children are its own business.
     pub fn start(&self, dir: &Path, file: &str) -> Result<Running, NginxError> {
         let mut command = self.command(dir, file);
-        end_with_thread(&mut command);
+        bind_to_thread(&mut command);
         let mut child = tokio::process::Command::from(command).spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let handle = ChildHandle::open(pid)?;
@@ -227,7 +227,7 @@ async fn listen(stderr: impl AsyncRead + Unpin, said: Arc<Mutex<VecDeque<String>
     while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
         let text = shown(&String::from_utf8_lossy(&line));
         line.clear();
-        let matters = ["[emerg]", "[alert]", "[crit]"].iter().any(|level| text.contains(level));
+        let matters = ["[emerg]", "[alert]"].iter().any(|level| text.starts_with(level));
         if !matters {
             tracing::debug!(nginx = %text.escape_debug());
             continue;

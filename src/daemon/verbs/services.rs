@@ -1,10 +1,13 @@
 //! Services: what a network has, from service files and from containers.
 
+use std::net::Ipv4Addr;
+
 use super::Answer;
 use super::look::container_row;
 use crate::control::{ExitStatus, Failure, ServiceDetail, ServiceRow};
 use crate::daemon::node::Node;
 use crate::dns::PRIVATE_ZONE;
+use crate::ingress::LoopbackPort;
 use crate::membership::{Membership, Network};
 use crate::model::{Label, PortDef, ServerPattern};
 use crate::services::{Service, What, is_public_suffix};
@@ -82,12 +85,23 @@ pub fn inspect(node: &Node, text: &str, network: Option<&str>, app: Option<&str>
     Ok(Answer::of(ServiceDetail {
         names_elsewhere: names_elsewhere.collect(),
         names,
+        loopback: loopback(node, &network, &service).map(|address| address.to_string()),
         containers_serving: service
             .containers(&network)
             .map(|container| container_row(node, &membership, &network, container))
             .collect(),
         row,
     }))
+}
+
+/// Where this node listens for a service on loopback, if it does.
+fn loopback(node: &Node, network: &Network, service: &Service<'_>) -> Option<Ipv4Addr> {
+    let plan = node.ingress.show().plan;
+    let is_it = |port: &&LoopbackPort| {
+        let of = &port.service;
+        of.network == network.id && of.app == *service.app && of.service == *service.name
+    };
+    plan.loopback.iter().find(is_it).map(|port| port.address)
 }
 
 fn no_service(what: &str) -> Failure {
