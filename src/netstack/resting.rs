@@ -47,7 +47,8 @@ impl Resting {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((_, key)) = self.until.pop_front_if(|(until, _)| *until <= now) {
+        while let Some((_, key)) = self.until.front().copied().filter(|(until, _)| *until <= now) {
+            self.until.pop_front();
             self.by_key.remove(&key);
         }
     }

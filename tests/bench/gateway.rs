@@ -16,6 +16,7 @@ use peerd::daemon::gateway::{Front, GatewayHandle, Listen};
 use peerd::membership::{Container, Membership, Network, Node, Role, State};
 use peerd::model::{AttachmentId, Boot, ClusterId, Generation, NetworkId, NetworkSecret, NodeId, Rev, Vni, WgSecret};
 use peerd::router::Drops;
+use peerd::sys::clock;
 use peerd::sys::device_pair::device_pair;
 use peerd::sys::lab::Host;
 use peerd::sys::tun::{TunSpec, attach_tun};
@@ -201,7 +202,7 @@ async fn idle_streams(gateway: &GatewayHandle, host: &Host, count: usize) -> Out
     let to = vec![SocketAddrV4::new(address(2), 7000)];
     gateway.set_fronts(vec![Front { listen, network: network(), to }]);
     gateway.fronts().await;
-    let (before, begin) = (resident_kib()?, Instant::now());
+    let (before, begin) = (resident_kib()?, clock::now());
     let mut streams = Vec::new();
     for _ in 0..count {
         let mut stream = TcpStream::connect("127.0.0.1:6010")?;

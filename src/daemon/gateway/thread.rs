@@ -514,7 +514,8 @@ impl GatewayThread {
 
     /// Ends the streams whose clients have gone and whose containers do not take what they left.
     fn end_left_behind(&mut self, now: Instant) {
-        while let Some((_, place, number)) = self.left_behind.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((_, place, number)) = self.left_behind.front().copied().filter(|(at, ..)| *at <= now) {
+            self.left_behind.pop_front();
             let Some(splice) = self.splices.get_mut(place).filter(|splice| splice.number == number) else { continue };
             let (slot, stream) = (splice.gateway, splice.stream);
             if let Some(gateway) = &mut self.gateways[slot] {
