@@ -108,9 +108,12 @@ impl Gateways {
         Ok(address)
     }
 
-    /// Lets go the gateways of networks that this node does not hold any more.
+    /// Lets go the gateways of networks that this node does not hold any more, and the streams to who has gone.
     pub async fn retain(&self, node: &Node, membership: &Membership) {
         let mut attached = self.attached.lock().await;
+        for network in attached.keys().filter_map(|network| membership.network(network)) {
+            self.thread.keep_to(&network.id, network.attachments().map(|one| one.address).collect());
+        }
         let lost: Vec<_> = attached.keys().filter(|network| membership.network(network).is_none()).cloned().collect();
         for network in lost {
             self.thread.remove(&network).await;

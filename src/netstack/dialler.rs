@@ -264,6 +264,20 @@ impl Dialler {
         }
     }
 
+    /// Ends the streams to addresses at which nobody is any more: nobody there would say so.
+    pub fn keep_to(&mut self, there: &BTreeSet<Ipv4Addr>) {
+        for slot in 0..self.slots.len() {
+            if let Some(flow) = &mut self.slots[slot]
+                && !matches!(flow.state, StreamState::Ended(_))
+                && !there.contains(flow.key.remote.ip())
+            {
+                flow.fail(Ending::Unreachable);
+                self.note(slot);
+                self.queue(slot);
+            }
+        }
+    }
+
     /// How many streams there are, opening and ending ones included.
     pub fn stream_count(&self) -> usize {
         self.by_key.len()

@@ -597,6 +597,32 @@ fn nginx_inherits_nothing_of_the_daemon_and_is_started_again_when_it_is_killed()
 }
 
 #[test]
+fn a_request_under_way_ends_with_its_container_and_not_with_a_time_limit() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        let client = lab.host("client")?;
+        a.network("demo", &[&b])?;
+        apply(&a, "application: { id: my-shop }\nservices: { web: { ports: ['3000:80'] } }")?;
+        a.peerctl(&["ingress", "enable"])?.ok()?;
+        let one = web(&b, "one", &[])?;
+        let _server = serve_site(&one, "one", 3000)?;
+        let url = format!("http://{}/", a.address());
+        serves(&client, &[&url], "one")?;
+        let mut late = client.command("curl");
+        late.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", &format!("{url}late?60")]);
+        let mut late = Background::start(&mut late, Path::new("/run/lab/late").into())?;
+        until_true("the request is under way", SOON, || {
+            late.still_runs()?;
+            Ok(a.json(&["ingress", "status"])?["gateways"][0]["streams"].as_u64() >= Some(2))
+        })?;
+        b.peerctl(&["detach", one.id()])?.ok()?;
+        late.ended(SOON)?;
+        ensure!(late.printed()?.starts_with('5'), "{}", late.printed()?);
+        Ok(())
+    });
+}
+
+#[test]
 fn without_nginx_the_role_is_refused_and_the_package_is_named() {
     in_lab(|lab| {
         let mut a = lab.host("a")?;

@@ -1,6 +1,6 @@
 //! How everybody else talks to the gateway thread.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -18,6 +18,8 @@ use crate::netstack::StreamId;
 pub(super) struct Told {
     /// The last that were wanted.
     pub(super) fronts: Option<Vec<Front>>,
+    /// Where somebody is, by network.
+    pub(super) there: BTreeMap<NetworkId, BTreeSet<Ipv4Addr>>,
     /// Most have somebody waiting for them; the others end what had.
     pub(super) calls: VecDeque<Call>,
     stopped: bool,
@@ -145,6 +147,12 @@ impl GatewayHandle {
     /// A front whose containers change keeps its connections, and those of one that goes live on until they end.
     pub fn set_fronts(&self, fronts: Vec<Front>) {
         self.shared.tell(|told| told.fronts = Some(fronts));
+    }
+
+    /// Where the network has somebody. Streams to other addresses end: nobody there would say so.
+    pub fn keep_to(&self, network: &NetworkId, there: BTreeSet<Ipv4Addr>) {
+        let network = network.clone();
+        self.shared.tell(|told| drop(told.there.insert(network, there)));
     }
 
     /// How the fronts are; what was set before is done then.

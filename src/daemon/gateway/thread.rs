@@ -188,6 +188,11 @@ impl GatewayThread {
         if let Some(fronts) = told.fronts {
             self.listeners.set(self.poll.registry(), fronts, |slot| Token(slot * KINDS + LISTENER));
         }
+        for (network, there) in told.there {
+            if let Some(gateway) = self.gateway_of(&network) {
+                gateway.dialler.keep_to(&there);
+            }
+        }
         for call in told.calls {
             // Whoever asked and left needs no answer.
             match call {

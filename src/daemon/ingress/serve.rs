@@ -43,7 +43,11 @@ pub async fn serve(node: Arc<Node>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let changed = tokio::select! {
-            changed = membership.changed() => changed.is_ok(),
+            changed = membership.changed() => {
+                let seen = node.membership();
+                node.gateways.retain(&node, &seen).await;
+                changed.is_ok()
+            }
             changed = settings.changed() => changed.is_ok(),
             changed = certificates.changed() => changed.is_ok(),
             _ = tick.tick() => {
@@ -100,7 +104,6 @@ impl Keeper {
         let settings = node.ingress.settings();
         let plan = Plan::of(&membership, node.id);
         let mut problems = plan.disputes.clone();
-        node.gateways.retain(&node, &membership).await;
 
         let ipv6 = has_ipv6();
         let fronts = fronts(&plan, &settings, ipv6, &node.ingress.dir);

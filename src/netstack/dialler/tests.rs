@@ -267,6 +267,21 @@ fn an_unreachable_address_is_heard_of_at_once_and_from_nobody_who_guesses() {
 }
 
 #[test]
+fn a_stream_ends_when_nobody_is_at_its_address_any_more() {
+    let mut line = Line::new();
+    let (id, _) = line.open();
+    assert_eq!(line.dialler.poll_changed(), Some(id));
+    line.dialler.keep_to(&[*SERVER.ip()].into());
+    assert_eq!((line.state(id), line.dialler.poll_changed()), (Some(StreamState::Open), None));
+    line.dialler.keep_to(&[].into());
+    assert_eq!(line.state(id), Some(StreamState::Ended(Ending::Unreachable)));
+    assert_eq!(line.dialler.poll_changed(), Some(id));
+    line.dialler.release(line.now, id);
+    line.settle();
+    assert_eq!(line.dialler.stream_count(), 0);
+}
+
+#[test]
 fn an_open_stream_outlives_an_unreachable_moment() {
     let mut line = Line::new();
     let (id, peer) = line.open();
