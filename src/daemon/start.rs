@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(args, defaults)
         .map_err(|error| cannot_start(ExitStatus::InvalidFile, error, "peerd --print-default-config"))?;
     log_to_stderr(&config.log)?;
+    allow_descriptors();
     let state = StateDir::open(&config.state_dir).map_err(|error| {
         let hint = error.advice().unwrap_or("give another with --state-dir");
         cannot_start(verbs::status_of_store(&error), verbs::with_causes(&error), hint)
@@ -65,6 +66,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let result = runtime.block_on(serve(&config, Arc::new(state)));
     runtime.shutdown_timeout(STOP_TIMEOUT);
     result
+}
+
+/// Each connection from outside takes a descriptor, and nginx one more: as many as this user may have.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the number of descriptors stays as it is");
+    }
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
