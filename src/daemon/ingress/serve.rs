@@ -14,7 +14,7 @@ use super::{Settings, has_ipv6, make_folders, why_not_free};
 use crate::daemon::gateway::{Front, Listen};
 use crate::daemon::node::{Node, lock};
 use crate::daemon::verbs::with_causes;
-use crate::ingress::{Endpoint, Layout, Plan, Route, Transport, UPSTREAM_DIR, configuration};
+use crate::ingress::{Endpoint, HostPort, Layout, Plan, Route, Transport, UPSTREAM_DIR, configuration};
 use crate::model::NetworkId;
 use crate::sys::clock;
 
@@ -122,6 +122,13 @@ impl Keeper {
         }
         let fronts = fronts.into_iter().filter(|front| served.contains(&front.network)).collect();
         node.gateways.thread.set_fronts(fronts);
+        let set = node.gateways.thread.fronts().await;
+        for port in &plan.host_ports {
+            let listen = host_port(port, ipv6);
+            if let Some(error) = set.get(&listen).and_then(|front| front.error.as_ref()) {
+                problems.push(format!("{} {} of {}: {error}", port.transport, port.port, port.service));
+            }
+        }
 
         let began = clock::now();
         let fault = match settings.enabled {
@@ -250,14 +257,9 @@ impl Keeper {
 
 /// The fronts of the gateway: host ports, loopback ports, and nginx's ways to the containers.
 fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front> {
-    let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let mut fronts: Vec<Front> = Vec::new();
     for port in &plan.host_ports {
-        let at = SocketAddr::new(any, port.port.get());
-        let listen = match port.transport {
-            Transport::Tcp => Listen::Tcp(at),
-            Transport::Udp => Listen::Udp(at),
-        };
+        let listen = host_port(port, ipv6);
         fronts.push(Front { listen, network: port.to.network.clone(), to: vec![port.to.at] });
     }
     for port in &plan.loopback {
@@ -273,6 +275,15 @@ fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front
         fronts.extend(plan.endpoints.iter().map(|endpoint| upstream(endpoint, dir)));
     }
     fronts
+}
+
+fn host_port(port: &HostPort, ipv6: bool) -> Listen {
+    let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let at = SocketAddr::new(any, port.port.get());
+    match port.transport {
+        Transport::Tcp => Listen::Tcp(at),
+        Transport::Udp => Listen::Udp(at),
+    }
 }
 
 fn upstream(endpoint: &Endpoint, dir: &Path) -> Front {

@@ -56,6 +56,7 @@ pub(super) async fn rows(
     rows.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
     rows.extend(node.attachments.unserved().into_iter().map(unserved));
     rows.extend(logs.unwritten.then(state_unwritten));
+    rows.extend(ingress(node));
     Ok(rows)
 }
 
@@ -65,6 +66,18 @@ fn error(code: &str, message: String, hint: impl Into<String>) -> HealthRow {
 
 fn warning(code: &str, message: String, hint: impl Into<String>) -> HealthRow {
     HealthRow { code: code.to_owned(), severity: "warning".to_owned(), message, hint: hint.into() }
+}
+
+/// What the outside does not reach.
+fn ingress(node: &Node) -> Vec<HealthRow> {
+    let shown = node.ingress.show();
+    let fault = shown.fault.map(|fault| {
+        error("ingress-fault", format!("nginx does not serve as it should: {fault}"), "the daemon's log tells more")
+    });
+    let left_out = shown.problems.into_iter().take(CONFLICTS_SHOWN_MAX).map(|problem| {
+        warning("ingress-left-out", format!("not served: {problem}"), "peerctl ingress status, peerctl ingress routes")
+    });
+    fault.into_iter().chain(left_out).collect()
 }
 
 fn peer_unreachable(peer: &PeerRow) -> HealthRow {
