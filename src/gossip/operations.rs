@@ -1,6 +1,6 @@
 //! Making a cluster and networks, and saying who may use them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -99,7 +99,7 @@ impl Gossip {
                 log.put(pen, &Body::NetworkDef(def), Rev(1));
                 log.put(pen, &Body::Grant(Grant { node: me, role: Role::Owner }), Rev(1));
             }
-            this.rotate_secret(&id, &BTreeSet::new());
+            this.rotate_secret(&id, &BTreeMap::new());
             Ok(Done::NetworkCreated { id, vni })
         })
     }
@@ -153,7 +153,7 @@ impl Gossip {
                 return Err(OperationError::NotGranted(node, network.clone()));
             }
             let mut removed = state.removed.clone();
-            removed.insert(node);
+            removed.insert(node, rev);
             this.put_ungrant(network, node, rev);
             this.rotate_secret(network, &removed);
             Ok(Done::Ungranted)

@@ -1,6 +1,6 @@
 //! Network secrets: in no record, fetched from any holder over mutual TLS, and checked against what an owner published.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand_core::RngCore;
@@ -12,7 +12,7 @@ use super::machine::Gossip;
 use super::message::{Message, SecretBytes};
 use crate::membership::body::{Body, SecretHash};
 use crate::membership::{Shard, removal_mark};
-use crate::model::{Generation, NetworkId, NetworkSecret, NodeId};
+use crate::model::{Generation, NetworkId, NetworkSecret, NodeId, Rev};
 
 /// How many generations are kept: receivers accept the newest two.
 const GENERATION_COUNT_MAX: usize = 2;
@@ -28,12 +28,12 @@ pub(super) const SEEK_EVERY: Duration = Duration::from_secs(1);
 
 impl Gossip {
     /// Makes the network's next secret and publishes its hash, and that it keeps out `removed`.
-    pub(super) fn rotate_secret(&mut self, network: &NetworkId, removed: &BTreeSet<NodeId>) {
+    pub(super) fn rotate_secret(&mut self, network: &NetworkId, removed: &BTreeMap<NodeId, Rev>) {
         let newest = self.networks.get(network).map(|state| (state.view.secret, state.next_secret_rev()));
         let (generation, rev) = match newest {
             Some((Some((generation, _)), rev)) => (Generation(generation.0.wrapping_add(1)), rev),
             Some((None, rev)) => (Generation(0), rev),
-            None => (Generation(0), crate::model::Rev(1)),
+            None => (Generation(0), Rev(1)),
         };
         let secret = NetworkSecret::random(&mut self.rng);
         let body = Body::Secret(SecretHash { generation, hash: secret.hash(), without: removal_mark(removed) });
