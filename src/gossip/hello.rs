@@ -84,7 +84,7 @@ impl Gossip {
                 Body::NodeCert(cert) => cert.node == node,
                 _ => false,
             };
-            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node);
+            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node, now);
         }
         match self.state() {
             Some(state) if state.is_revoked(node) => return Err(HelloRefusal::Expelled),
@@ -134,8 +134,8 @@ impl Gossip {
         }
     }
 
-    /// Keeps a certificate chain if it makes `node` a member.
-    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId) {
+    /// Keeps a certificate chain if it makes `node` a member: from here on it is one, also where it was granted something before.
+    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId, now: Instant) {
         let Some(belonging) = &self.belonging else { return };
         let mut records = self.cluster_records();
         records.extend(&chain);
@@ -149,11 +149,7 @@ impl Gossip {
         if belonging.heard.len() + chain.len() <= HEARD_COUNT_MAX {
             belonging.heard.extend(chain);
             self.changed.insert(Shard::Cluster);
-        }
-        let records = self.cluster_records();
-        let state = self.cluster().and_then(|id| ClusterState::derive(id, records.into_iter()));
-        if let (Some(belonging), Some(state)) = (&mut self.belonging, state) {
-            belonging.state = state;
+            self.refresh_all(now);
         }
     }
 }
