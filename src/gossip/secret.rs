@@ -130,6 +130,18 @@ impl Gossip {
         }
     }
 
+    /// The newest secret is the one that counts, whatever came after it: an older one that was asked for arrives late.
+    pub(super) fn rank_secrets(&mut self, network: &NetworkId) {
+        let Some((generation, hash)) = self.networks.get(network).and_then(|state| state.view.secret) else { return };
+        let Some(held) = self.secrets.get_mut(network) else { return };
+        let counts = held.iter().position(|(of, secret)| *of == generation && secret.hash() == hash);
+        if let Some(at) = counts.filter(|at| *at > 0) {
+            held[..=at].rotate_right(1);
+            self.persister.write(files::write_secrets(network, held));
+            self.tell_keys(network);
+        }
+    }
+
     /// Tells the shell the secrets of a network that it did not know when they were made.
     pub(super) fn tell_keys(&mut self, network: &NetworkId) {
         if let (Some(state), Some(held)) = (self.networks.get(network), self.secrets.get(network)) {

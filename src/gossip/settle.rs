@@ -164,6 +164,7 @@ impl Gossip {
                 self.spaces.entry(id.clone()).or_default();
                 self.tell_keys(id);
             }
+            self.rank_secrets(id);
             self.seek_secret(id, now);
         } else if held {
             self.lose_network(id, now);
