@@ -223,7 +223,7 @@ impl Gossip {
         let others = self.logs.shard(&Shard::Cluster).map(|log| files::foreign_log_name(&Shard::Cluster, log.origin()));
         let mut names = vec![files::CLUSTER.to_owned(), files::own_log_name(&Shard::Cluster)];
         names.extend(others);
-        names.extend([files::INVITES, files::ROOT_KEY, files::BOOT, NODE_KEY].map(ToOwned::to_owned));
+        names.extend([files::INVITES, files::RESTING, files::ROOT_KEY, files::BOOT, NODE_KEY].map(ToOwned::to_owned));
         for name in names {
             self.persister.write(Write::remove(name));
         }

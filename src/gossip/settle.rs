@@ -180,6 +180,9 @@ impl Gossip {
         let hosted: Vec<_> = hosted.map(|container| container.address).collect();
         if let Some(space) = self.spaces.get_mut(id) {
             space.lose(&hosted, now);
+            if !space.is_rested(now) {
+                self.save_apart(now);
+            }
         }
         for origin in self.logs.drop_shard(&shard) {
             if origin != self.me {
@@ -349,8 +352,13 @@ impl Gossip {
         let Some(delta) = log.seal(pen, &mut self.rng) else { return };
         let whole = log.whole(&delta);
         let own = origin == self.me;
-        let resting = shard.network().and_then(|id| self.spaces.get(id));
-        let resting = resting.map(|space| space.stored_resting(self.wall.unix_s(now), now)).unwrap_or_default();
+        let unix_s = self.wall.unix_s(now);
+        let space = shard.network().and_then(|id| self.spaces.get_mut(id));
+        let resting = space.map(|space| {
+            space.join_log();
+            space.stored_resting(unix_s, now)
+        });
+        let resting = resting.unwrap_or_default();
         let name = if own { files::own_log_name(shard) } else { files::foreign_log_name(shard, origin) };
         self.persister.write(LogFile { delta: whole, resting }.write(name, cluster, own));
         self.persister.publish(delta);

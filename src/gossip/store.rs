@@ -52,6 +52,7 @@ pub enum FileKind {
     Invites = 8,
     /// The shell's own: the containers that this node hosts.
     Attachments = 9,
+    Resting = 10,
 }
 
 const MAGIC: &[u8; 5] = b"peerd";
