@@ -266,11 +266,12 @@ impl Gossip {
                 Ingested::Known
             }
             Err(ApplyError::Mismatch) => Ingested::Mismatch,
-            // Another life of this node does not know whom it has expelled: what is said next says both.
+            // Another life of this node does not know whom it has expelled: what is said next says both. Until then the log that
+            // the others have is not to be had here, however often it is asked for.
             Err(ApplyError::Revocation) if self.pens.contains_key(&origin) => match Log::first(delta) {
                 Ok((heard, _)) => {
                     self.adopt(&shard, &heard);
-                    Ingested::Changed
+                    Ingested::Known
                 }
                 Err(_) => Ingested::Mismatch,
             },
