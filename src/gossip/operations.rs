@@ -137,6 +137,12 @@ impl Gossip {
             log.remove(Kind::UNGRANT, &node.0);
             log.put(pen, &Body::Grant(Grant { node, role }), rev);
         }
+        // Who was kept out is to get a secret at once, and this one says that it keeps the node out.
+        let removed = self.networks.get(network).map(|state| state.removed.clone());
+        if let Some(mut removed) = removed.filter(|removed| removed.contains_key(&node)) {
+            removed.remove(&node);
+            self.rotate_secret(network, &removed);
+        }
     }
 
     /// Takes a node's grant back and makes the network a new secret.

@@ -102,8 +102,12 @@ impl Gossip {
         }
     }
 
+    /// A grantee asks for a secret. One that keeps out others than this node knows of it gives to nobody: whoever asks may be one of
+    /// them, and it hears of that soon, or an owner makes another secret.
     pub(super) fn answer_secret(&self, peer: NodeId, network: &NetworkId, generation: Generation) -> Message {
-        if !self.may_see(peer, &Shard::Network(network.clone())) {
+        let state = self.networks.get(network).filter(|state| state.is_granted(peer));
+        let newest = state.and_then(|state| state.view.secret).map(|(newest, _)| newest);
+        if state.is_none_or(|state| newest == Some(generation) && state.is_secret_stale()) {
             return Message::Unknown;
         }
         let held = self.secrets.get(network).into_iter().flatten().find(|(held, _)| *held == generation);
