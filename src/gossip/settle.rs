@@ -150,6 +150,7 @@ impl Gossip {
                 self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
             }
         }
+        self.peers.forget_offers(id, |node| state.is_granted(node));
         if state.is_granted(self.me) {
             let mut membership = (*self.membership).clone();
             membership.insert_network(state.view.clone());

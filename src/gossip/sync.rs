@@ -148,6 +148,9 @@ impl Gossip {
                 self.offer(connection, id);
             }
         }
+        for (shard, _) in &theirs {
+            self.ask_for_offer(connection, shard);
+        }
         let differing = theirs.into_iter().filter(|(shard, digest)| {
             let wanted = shard.network().is_some_and(|id| self.wanted.contains_key(id));
             wanted || self.is_claimed(peer, shard) || ours.contains(shard) && self.logs.digest(shard) != *digest
