@@ -11,7 +11,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
 use crate::membership::body::Body;
-use crate::membership::{ClusterState, Shard, Verified};
+use crate::membership::{ClusterState, Kind, Shard, Verified};
 use crate::model::NodeId;
 
 /// How many records told ahead of their logs are kept.
@@ -147,9 +147,22 @@ impl Gossip {
             logs.log(&Shard::Cluster, record.origin()).is_none_or(|log| log.record(&record.slot()) != Some(record))
         });
         if belonging.heard.len() + chain.len() <= HEARD_COUNT_MAX {
-            belonging.heard.extend(chain);
+            belonging.heard.extend(chain.iter().cloned());
             self.changed.insert(Shard::Cluster);
+            self.certify_again(&chain);
             self.refresh_all(now);
+        }
+    }
+
+    /// Says once more what this node has certified and what went from its log, with a copy of its disk: others are to hear it too.
+    fn certify_again(&mut self, chain: &[Verified]) {
+        let me = self.me;
+        for record in chain.iter().filter(|record| record.origin() == me) {
+            if let (Body::NodeCert(cert), Some((log, pen))) = (record.body(), self.own(&Shard::Cluster))
+                && log.record(Kind::NODE_CERT, &cert.node.0).is_none()
+            {
+                log.put(pen, record.body(), record.record().rev);
+            }
         }
     }
 }

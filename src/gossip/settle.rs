@@ -85,6 +85,8 @@ impl Gossip {
         self.refresh_nodes(&state);
         let revoked: Vec<NodeId> = self.peers.members().filter(|peer| state.is_revoked(*peer)).collect();
         let left: Vec<NodeId> = revoked.iter().copied().filter(|peer| state.has_left(*peer)).collect();
+        let unknown = |peer: &NodeId| !state.is_member(*peer) && !state.is_revoked(*peer);
+        let unknown: Vec<NodeId> = self.peers.members().filter(unknown).collect();
         if let Some(belonging) = &mut self.belonging {
             belonging.state = state;
         }
@@ -95,6 +97,10 @@ impl Gossip {
             } else {
                 self.close_peer(peer, "this node was expelled");
             }
+        }
+        // Its next Hello brings along what was lost here.
+        for peer in unknown {
+            self.close_peer(peer, "this node's certificate is not known here any more");
         }
         trust_changed
     }
