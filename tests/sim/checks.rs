@@ -96,7 +96,9 @@ fn keeps_its_word(world: &mut World, at: usize, of: impl Fn(&NetworkId) -> bool)
     for attachment in hosted {
         let promise = &world.book.attachments[&attachment];
         let (phase, acknowledged, network) = (promise.phase, promise.acknowledged, promise.network.clone());
-        let withdrawn = world.book.perhaps_ungranted.contains(&(network.clone(), id));
+        // A home whose disk was copied may have given the address to somebody else: one of the two is detached.
+        let withdrawn =
+            world.book.perhaps_ungranted.contains(&(network.clone(), id)) || world.book.excused.contains(&network);
         match (phase, there.get(&attachment)) {
             (Phase::Ended, None) => {}
             (Phase::Ended, Some(_)) if !tainted => {
