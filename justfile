@@ -52,7 +52,7 @@ fuzz target seconds="60":
 
 # The cluster under faults in virtual time, through so many seeds from one on
 sim seeds="10000" first="0":
-    PEERD_SIM_SEEDS={{ seeds }} PEERD_SIM_FIRST={{ first }} cargo test --profile sim -p peerd --no-default-features --test sim every_promise -- --nocapture
+    tests/sim/seeds {{ seeds }} {{ first }}
 
 # Plants faults and counts which of them the simulator finds
 mutants seeds="60":

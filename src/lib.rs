@@ -2,6 +2,9 @@
 //!
 //! The rooms and which may use which are drawn in `docs/architecture.md`; `tests/tidy.rs` holds the code to it.
 
+#[cfg(all(feature = "keyed-hash", any(feature = "daemon", not(debug_assertions))))]
+compile_error!("keyed-hash takes the place of signatures in the simulator: nothing that runs is built with it");
+
 pub mod control;
 #[cfg(feature = "daemon")]
 pub mod daemon;

@@ -5,6 +5,7 @@
 //! root.key           the root's, where it was not taken away   own-c, own-n-ID      what this node itself signed
 //! boot               starts so far, networks created       log-c-KEY, log-n-KEY-ID   what others signed
 //! cluster            the genesis and our certificate       invites         open and redeemed invites
+//! resting            what rests in networks that were lost
 //! ```
 //! `cluster` is written after all that it relies on, and `boot` says afterwards that it must be there: so a crash while
 //! joining leaves a node that is in no cluster, and a lost file is never taken for one.
@@ -24,7 +25,11 @@ use crate::model::{Boot, ClusterId, Generation, Label, NetworkId, NetworkSecret,
 pub(super) const BOOT: &str = "boot";
 pub(super) const CLUSTER: &str = "cluster";
 pub(super) const INVITES: &str = "invites";
+pub(super) const RESTING: &str = "resting";
 pub(super) const ROOT_KEY: &str = "root.key";
+
+/// Addresses that rest: when each was freed, in Unix seconds.
+pub(super) type Resting = Vec<(Ipv4Addr, u64)>;
 
 /// How often this node started, and what must not be used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
@@ -65,14 +70,14 @@ pub(super) struct Entrance {
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// A log, and for our own the addresses that rest: when each was freed, in Unix seconds.
+/// A log, and for our own the addresses that rest.
 #[derive(Debug, Clone, Encode, Decode)]
 #[cbor(map, context_bound = "CheckSignatures")]
 pub(super) struct LogFile {
     #[n(0)]
     pub delta: Delta,
     #[n(1)]
-    pub resting: Vec<(Ipv4Addr, u64)>,
+    pub resting: Resting,
 }
 
 /// An invite as its signer keeps it.
@@ -149,7 +154,7 @@ impl ClusterFile {
 
 impl LogFile {
     /// All of a log.
-    pub(super) fn of(log: &Log, resting: Vec<(Ipv4Addr, u64)>) -> Self {
+    pub(super) fn of(log: &Log, resting: Resting) -> Self {
         let delta =
             Delta { head: log.signed_head().clone(), added: log.records_since(None), rest: Rest::Removed(Vec::new()) };
         Self { delta, resting }

@@ -22,7 +22,7 @@ use rand_core::RngCore;
 
 use super::machine::Gossip;
 use super::message::ShardState;
-use crate::membership::{Log, Pen, SetHash, Shard};
+use crate::membership::{Log, OwnLog, Pen, SetHash, Shard};
 use crate::model::{Boot, NetworkId, NodeId};
 
 /// How long a node waits where nobody can be reached.
@@ -190,7 +190,9 @@ impl Gossip {
         let decides = |origin: &NodeId| self.pens.contains_key(origin) || homes.contains(origin);
         let is_newer = theirs.logs.iter().filter(|log| decides(&log.origin)).any(|log| {
             let ours = self.logs.log(&theirs.shard, log.origin).map(Log::stamp);
-            self.forgot(&theirs.shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours)
+            // Of a log of its own it knows what it has taken up, also while nothing can be signed over it.
+            let taken_up = self.authors.get(&(log.origin, theirs.shard.clone())).and_then(OwnLog::stamp);
+            self.forgot(&theirs.shard, log.origin, log.stamp) || ours.max(taken_up).is_none_or(|ours| log.stamp > ours)
         });
         if !is_newer {
             self.note_answered(peer, &theirs.shard);

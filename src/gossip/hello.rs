@@ -11,7 +11,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
 use crate::membership::body::Body;
-use crate::membership::{ClusterState, Shard, Verified};
+use crate::membership::{ClusterState, Kind, Shard, Verified};
 use crate::model::NodeId;
 
 /// How many records told ahead of their logs are kept.
@@ -84,7 +84,7 @@ impl Gossip {
                 Body::NodeCert(cert) => cert.node == node,
                 _ => false,
             };
-            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node);
+            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node, now);
         }
         match self.state() {
             Some(state) if state.is_revoked(node) => return Err(HelloRefusal::Expelled),
@@ -134,8 +134,8 @@ impl Gossip {
         }
     }
 
-    /// Keeps a certificate chain if it makes `node` a member.
-    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId) {
+    /// Keeps a certificate chain if it makes `node` a member: from here on it is one, also where it was granted something before.
+    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId, now: Instant) {
         let Some(belonging) = &self.belonging else { return };
         let mut records = self.cluster_records();
         records.extend(&chain);
@@ -147,13 +147,22 @@ impl Gossip {
             logs.log(&Shard::Cluster, record.origin()).is_none_or(|log| log.record(&record.slot()) != Some(record))
         });
         if belonging.heard.len() + chain.len() <= HEARD_COUNT_MAX {
-            belonging.heard.extend(chain);
+            belonging.heard.extend(chain.iter().cloned());
             self.changed.insert(Shard::Cluster);
+            self.certify_again(&chain);
+            self.refresh_all(now);
         }
-        let records = self.cluster_records();
-        let state = self.cluster().and_then(|id| ClusterState::derive(id, records.into_iter()));
-        if let (Some(belonging), Some(state)) = (&mut self.belonging, state) {
-            belonging.state = state;
+    }
+
+    /// Says once more what this node has certified and what went from its log, with a copy of its disk: others are to hear it too.
+    fn certify_again(&mut self, chain: &[Verified]) {
+        let me = self.me;
+        for record in chain.iter().filter(|record| record.origin() == me) {
+            if let (Body::NodeCert(cert), Some((log, pen))) = (record.body(), self.own(&Shard::Cluster))
+                && log.record(Kind::NODE_CERT, &cert.node.0).is_none()
+            {
+                log.put(pen, record.body(), record.record().rev);
+            }
         }
     }
 }

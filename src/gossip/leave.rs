@@ -223,7 +223,7 @@ impl Gossip {
         let others = self.logs.shard(&Shard::Cluster).map(|log| files::foreign_log_name(&Shard::Cluster, log.origin()));
         let mut names = vec![files::CLUSTER.to_owned(), files::own_log_name(&Shard::Cluster)];
         names.extend(others);
-        names.extend([files::INVITES, files::ROOT_KEY, files::BOOT, NODE_KEY].map(ToOwned::to_owned));
+        names.extend([files::INVITES, files::RESTING, files::ROOT_KEY, files::BOOT, NODE_KEY].map(ToOwned::to_owned));
         for name in names {
             self.persister.write(Write::remove(name));
         }
@@ -237,7 +237,8 @@ impl Gossip {
         let Some(belonging) = &self.belonging else { return };
         let Some(log) = self.authors.get_mut(&(self.me, Shard::Network(network.clone()))) else { return };
         let removed = self.networks.get(network).filter(|state| state.is_removal_known()).map(|state| &state.removed);
-        let is_gone = |node: NodeId| belonging.state.has_left(node) || removed.is_some_and(|all| all.contains(&node));
+        let is_gone =
+            |node: NodeId| belonging.state.has_left(node) || removed.is_some_and(|all| all.contains_key(&node));
         let held_by_gone = |share: &Share| !share.home && is_gone(share.holder);
         let gone: Vec<Ipv4Range> = log
             .records()

@@ -64,6 +64,15 @@ impl Gossip {
         self.push(connection, &Message::Offer(network.clone(), records));
     }
 
+    /// A peer says that it shares a network with this node, which has not got it: the offer was lost. An offer without a record asks
+    /// for it again.
+    pub(super) fn ask_for_offer(&mut self, connection: ConnectionId, shard: &Shard) {
+        let is_here = |id: &NetworkId| self.networks.contains_key(id) || self.wanted.contains_key(id);
+        if let Some(network) = shard.network().filter(|id| !is_here(id)) {
+            self.push(connection, &Message::Offer(network.clone(), Vec::new()));
+        }
+    }
+
     /// Answers a peer that offers a network and is granted it no more: it did not hear of that. It gets what it takes to see
     /// it, and nothing that came since.
     pub(super) fn tell_ungranted(&mut self, connection: ConnectionId, network: &NetworkId, offered: &[Verified]) {
@@ -106,6 +115,9 @@ impl Gossip {
         now: Instant,
     ) {
         if self.networks.contains_key(&network) {
+            if records.is_empty() {
+                return self.offer(connection, &network);
+            }
             if self.is_ungranted_by(&network, records) {
                 return self.lose_network(&network, now);
             }

@@ -1,6 +1,6 @@
 //! Making a cluster and networks, and saying who may use them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::identity::random_key;
 use super::machine::Gossip;
 use super::store::{FileKind, Write};
 use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Revocation, Signer, Ungrant};
-use crate::membership::{OwnLog, Pen, Role, Shard, Verified};
+use crate::membership::{Kind, OwnLog, Pen, Role, Shard, Verified};
 use crate::model::{Boot, ClusterId, Label, NetworkId, NodeId, Rev, Vni};
 
 /// The number of a cluster's first signer.
@@ -99,7 +99,7 @@ impl Gossip {
                 log.put(pen, &Body::NetworkDef(def), Rev(1));
                 log.put(pen, &Body::Grant(Grant { node: me, role: Role::Owner }), Rev(1));
             }
-            this.rotate_secret(&id, &BTreeSet::new());
+            this.rotate_secret(&id, &BTreeMap::new());
             Ok(Done::NetworkCreated { id, vni })
         })
     }
@@ -132,10 +132,16 @@ impl Gossip {
     }
 
     pub(super) fn put_grant(&mut self, network: &NetworkId, node: NodeId, role: Role) {
-        let Some(rev) = self.networks.get(network).map(|state| state.next_grant_rev(node)) else { return };
+        let Some(rev) = self.next_grant_rev(network, node) else { return };
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
-            log.remove(crate::membership::Kind::UNGRANT, &node.0);
+            log.remove(Kind::UNGRANT, &node.0);
             log.put(pen, &Body::Grant(Grant { node, role }), rev);
+        }
+        // Who was kept out is to get a secret at once, and this one says that it keeps the node out.
+        let removed = self.networks.get(network).map(|state| state.removed.clone());
+        if let Some(mut removed) = removed.filter(|removed| removed.contains_key(&node)) {
+            removed.remove(&node);
+            self.rotate_secret(network, &removed);
         }
     }
 
@@ -143,22 +149,36 @@ impl Gossip {
     pub fn ungrant(&mut self, network: &NetworkId, node: NodeId, now: Instant) -> OperationId {
         self.operate(now, |this| {
             this.check_owner(network)?;
-            let Some(state) = this.networks.get(network) else { return Err(OperationError::NoCluster) };
+            let (Some(state), Some(rev)) = (this.networks.get(network), this.next_grant_rev(network, node)) else {
+                return Err(OperationError::NoCluster);
+            };
             if state.view.creator == node {
                 return Err(OperationError::Creator(network.clone()));
             }
             if !state.is_granted(node) {
                 return Err(OperationError::NotGranted(node, network.clone()));
             }
-            let (rev, mut removed) = (state.next_grant_rev(node), state.removed.clone());
-            removed.insert(node);
-            if let Some((log, pen)) = this.own(&Shard::Network(network.clone())) {
-                log.remove(crate::membership::Kind::GRANT, &node.0);
-                log.put(pen, &Body::Ungrant(Ungrant { node }), rev);
-            }
+            let mut removed = state.removed.clone();
+            removed.insert(node, rev);
+            this.put_ungrant(network, node, rev);
             this.rotate_secret(network, &removed);
             Ok(Done::Ungranted)
         })
+    }
+
+    pub(super) fn put_ungrant(&mut self, network: &NetworkId, node: NodeId, rev: Rev) {
+        if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
+            log.remove(Kind::GRANT, &node.0);
+            log.put(pen, &Body::Ungrant(Ungrant { node }), rev);
+        }
+    }
+
+    /// The rev of the next grant or ungrant of a node: later than what this node has said and the disk has not taken yet.
+    pub(super) fn next_grant_rev(&self, network: &NetworkId, node: NodeId) -> Option<Rev> {
+        let rev = self.networks.get(network)?.next_grant_rev(node);
+        let ahead = self.authors.get(&(self.me, Shard::Network(network.clone())));
+        let said = ahead.into_iter().flat_map(|log| [Kind::GRANT, Kind::UNGRANT].map(|kind| log.record(kind, &node.0)));
+        Some(said.flatten().map(|record| record.record().rev.next()).fold(rev, Ord::max))
     }
 
     /// Expels a node, for ever. Only signers do; a signer is expelled by the root, where its key lies.
@@ -197,7 +217,7 @@ impl Gossip {
         let number = self.state().and_then(crate::membership::ClusterState::free_signer_number);
         let number = number.ok_or(OperationError::NoSignerNumberLeft)?;
         let (log, pen) = self.author(root, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
-        if let Some(appointed) = log.record(crate::membership::Kind::SIGNER, &node.0) {
+        if let Some(appointed) = log.record(Kind::SIGNER, &node.0) {
             return Ok(appointed.clone());
         }
         // Numbers given in the same moment are not in the state yet.

@@ -101,6 +101,13 @@ impl Peers {
     pub(super) fn note_offer(&mut self, connection: ConnectionId, network: &NetworkId) -> bool {
         self.connections.get_mut(&connection).is_some_and(|peer| peer.offered.insert(network.clone()))
     }
+
+    /// Who is not granted a network any more is to be offered it anew, should another grant come.
+    pub(super) fn forget_offers(&mut self, network: &NetworkId, is_granted: impl Fn(NodeId) -> bool) {
+        for peer in self.connections.values_mut().filter(|peer| !is_granted(peer.node)) {
+            peer.offered.remove(network);
+        }
+    }
 }
 
 impl Gossip {

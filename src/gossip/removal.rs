@@ -16,8 +16,9 @@ impl Gossip {
         let Some(state) = self.networks.get(network) else { return };
         let mut segments = [CONTAINERS, EXTRAS].into_iter().flat_map(|space| state.holdings.segments(space));
         // What a removed node is home of, nobody else can give out.
-        let holds = segments
-            .any(|segment| segment.holder.is_some_and(|node| node != segment.home && state.removed.contains(&node)));
+        let holds = segments.any(|segment| {
+            segment.holder.is_some_and(|node| node != segment.home && state.removed.contains_key(&node))
+        });
         drop(segments);
         let known = removal_mark(&state.removed).filter(|_| holds);
         let Some((log, pen)) = self.own(&Shard::Network(network.clone())) else { return };

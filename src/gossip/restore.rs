@@ -118,6 +118,7 @@ impl Gossip {
         if !has_own_log {
             return Err(StoreError::Missing(files::own_log_name(&Shard::Cluster)));
         }
+        self.restore_apart(stored, now)?;
         self.invites = files::open(stored, files::INVITES, FileKind::Invites)?.unwrap_or_default();
         let networks: BTreeSet<NetworkId> = self.changed.iter().filter_map(|s| s.network().cloned()).collect();
         for network in networks {
@@ -174,7 +175,7 @@ impl Gossip {
     }
 
     fn remove_remains(&mut self, stored: &Stored) {
-        let remains = ["own-", "log-", "secrets-", ROOT_KEY, files::INVITES];
+        let remains = ["own-", "log-", "secrets-", ROOT_KEY, files::INVITES, files::RESTING];
         let names: Vec<String> =
             remains.iter().flat_map(|prefix| stored.names(prefix)).map(ToOwned::to_owned).collect();
         for name in names {

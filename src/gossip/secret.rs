@@ -1,6 +1,6 @@
 //! Network secrets: in no record, fetched from any holder over mutual TLS, and checked against what an owner published.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand_core::RngCore;
@@ -12,7 +12,7 @@ use super::machine::Gossip;
 use super::message::{Message, SecretBytes};
 use crate::membership::body::{Body, SecretHash};
 use crate::membership::{Shard, removal_mark};
-use crate::model::{Generation, NetworkId, NetworkSecret, NodeId};
+use crate::model::{Generation, NetworkId, NetworkSecret, NodeId, Rev};
 
 /// How many generations are kept: receivers accept the newest two.
 const GENERATION_COUNT_MAX: usize = 2;
@@ -28,12 +28,12 @@ pub(super) const SEEK_EVERY: Duration = Duration::from_secs(1);
 
 impl Gossip {
     /// Makes the network's next secret and publishes its hash, and that it keeps out `removed`.
-    pub(super) fn rotate_secret(&mut self, network: &NetworkId, removed: &BTreeSet<NodeId>) {
+    pub(super) fn rotate_secret(&mut self, network: &NetworkId, removed: &BTreeMap<NodeId, Rev>) {
         let newest = self.networks.get(network).map(|state| (state.view.secret, state.next_secret_rev()));
         let (generation, rev) = match newest {
             Some((Some((generation, _)), rev)) => (Generation(generation.0.wrapping_add(1)), rev),
             Some((None, rev)) => (Generation(0), rev),
-            None => (Generation(0), crate::model::Rev(1)),
+            None => (Generation(0), Rev(1)),
         };
         let secret = NetworkSecret::random(&mut self.rng);
         let body = Body::Secret(SecretHash { generation, hash: secret.hash(), without: removal_mark(removed) });
@@ -102,8 +102,12 @@ impl Gossip {
         }
     }
 
+    /// A grantee asks for a secret. One that keeps out others than this node knows of it gives to nobody: whoever asks may be one of
+    /// them, and it hears of that soon, or an owner makes another secret.
     pub(super) fn answer_secret(&self, peer: NodeId, network: &NetworkId, generation: Generation) -> Message {
-        if !self.may_see(peer, &Shard::Network(network.clone())) {
+        let state = self.networks.get(network).filter(|state| state.is_granted(peer));
+        let newest = state.and_then(|state| state.view.secret).map(|(newest, _)| newest);
+        if state.is_none_or(|state| newest == Some(generation) && state.is_secret_stale()) {
             return Message::Unknown;
         }
         let held = self.secrets.get(network).into_iter().flatten().find(|(held, _)| *held == generation);
@@ -127,6 +131,18 @@ impl Gossip {
         self.persister.write(files::write_secrets(network, &held));
         if let Some(state) = self.networks.get(network) {
             self.outputs.push_back(Output::NetworkKeys { vni: state.view.vni, generations: held });
+        }
+    }
+
+    /// The newest secret is the one that counts, whatever came after it: an older one that was asked for arrives late.
+    pub(super) fn rank_secrets(&mut self, network: &NetworkId) {
+        let Some((generation, hash)) = self.networks.get(network).and_then(|state| state.view.secret) else { return };
+        let Some(held) = self.secrets.get_mut(network) else { return };
+        let counts = held.iter().position(|(of, secret)| *of == generation && secret.hash() == hash);
+        if let Some(at) = counts.filter(|at| *at > 0) {
+            held[..=at].rotate_right(1);
+            self.persister.write(files::write_secrets(network, held));
+            self.tell_keys(network);
         }
     }
 

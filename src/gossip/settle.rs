@@ -85,6 +85,8 @@ impl Gossip {
         self.refresh_nodes(&state);
         let revoked: Vec<NodeId> = self.peers.members().filter(|peer| state.is_revoked(*peer)).collect();
         let left: Vec<NodeId> = revoked.iter().copied().filter(|peer| state.has_left(*peer)).collect();
+        let unknown = |peer: &NodeId| !state.is_member(*peer) && !state.is_revoked(*peer);
+        let unknown: Vec<NodeId> = self.peers.members().filter(unknown).collect();
         if let Some(belonging) = &mut self.belonging {
             belonging.state = state;
         }
@@ -95,6 +97,10 @@ impl Gossip {
             } else {
                 self.close_peer(peer, "this node was expelled");
             }
+        }
+        // Its next Hello brings along what was lost here.
+        for peer in unknown {
+            self.close_peer(peer, "this node's certificate is not known here any more");
         }
         trust_changed
     }
@@ -150,6 +156,7 @@ impl Gossip {
                 self.persister.write(Write::remove(files::foreign_log_name(&shard, origin)));
             }
         }
+        self.peers.forget_offers(id, |node| state.is_granted(node));
         if state.is_granted(self.me) {
             let mut membership = (*self.membership).clone();
             membership.insert_network(state.view.clone());
@@ -164,6 +171,7 @@ impl Gossip {
                 self.spaces.entry(id.clone()).or_default();
                 self.tell_keys(id);
             }
+            self.rank_secrets(id);
             self.seek_secret(id, now);
         } else if held {
             self.lose_network(id, now);
@@ -179,6 +187,9 @@ impl Gossip {
         let hosted: Vec<_> = hosted.map(|container| container.address).collect();
         if let Some(space) = self.spaces.get_mut(id) {
             space.lose(&hosted, now);
+            if !space.is_rested(now) {
+                self.save_apart(now);
+            }
         }
         for origin in self.logs.drop_shard(&shard) {
             if origin != self.me {
@@ -262,11 +273,12 @@ impl Gossip {
                 Ingested::Known
             }
             Err(ApplyError::Mismatch) => Ingested::Mismatch,
-            // Another life of this node does not know whom it has expelled: what is said next says both.
+            // Another life of this node does not know whom it has expelled: what is said next says both. Until then the log that
+            // the others have is not to be had here, however often it is asked for.
             Err(ApplyError::Revocation) if self.pens.contains_key(&origin) => match Log::first(delta) {
                 Ok((heard, _)) => {
                     self.adopt(&shard, &heard);
-                    Ingested::Changed
+                    Ingested::Known
                 }
                 Err(_) => Ingested::Mismatch,
             },
@@ -348,8 +360,13 @@ impl Gossip {
         let Some(delta) = log.seal(pen, &mut self.rng) else { return };
         let whole = log.whole(&delta);
         let own = origin == self.me;
-        let resting = shard.network().and_then(|id| self.spaces.get(id));
-        let resting = resting.map(|space| space.stored_resting(self.wall.unix_s(now), now)).unwrap_or_default();
+        let unix_s = self.wall.unix_s(now);
+        let space = shard.network().and_then(|id| self.spaces.get_mut(id));
+        let resting = space.map(|space| {
+            space.join_log();
+            space.stored_resting(unix_s, now)
+        });
+        let resting = resting.unwrap_or_default();
         let name = if own { files::own_log_name(shard) } else { files::foreign_log_name(shard, origin) };
         self.persister.write(LogFile { delta: whole, resting }.write(name, cluster, own));
         self.persister.publish(delta);

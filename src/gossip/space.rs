@@ -8,8 +8,10 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::api::{OperationError, Space};
+use super::files::{self, Resting};
 use super::machine::Gossip;
 use super::message::Message;
+use super::store::{FileKind, StoreError, Stored, Write};
 use crate::membership::body::{Body, Release};
 use crate::membership::{Holdings, Kind, Shard, Stamp, Verified, ranges_of};
 use crate::model::{AttachmentId, CONTAINERS, EXTRAS, Ipv4Range, NetworkId, NodeId, Rev};
@@ -33,6 +35,8 @@ pub(super) struct NetworkSpace {
     pub(super) next_ahead: Option<Instant>,
     /// How many attaches wait for an address.
     pub(super) waiting: usize,
+    /// Whether the network was lost, and with it the file that said what rests.
+    is_apart: bool,
     /// Containers of ours whose addresses others hold by now, and since when.
     unheld: BTreeMap<AttachmentId, Instant>,
 }
@@ -68,7 +72,7 @@ impl Space {
 }
 
 impl NetworkSpace {
-    /// What was stored: each address with the Unix time at which it was freed.
+    /// What was stored.
     pub(super) fn restored(resting: &[(Ipv4Addr, u64)], unix_s: u64, now: Instant) -> Self {
         let left = |freed: u64| REST.saturating_sub(Duration::from_secs(unix_s.saturating_sub(freed)));
         let resting = resting.iter().map(|(address, freed)| (*address, now + left(*freed))).collect();
@@ -76,7 +80,7 @@ impl NetworkSpace {
     }
 
     /// What to store: only what still rests.
-    pub(super) fn stored_resting(&self, unix_s: u64, now: Instant) -> Vec<(Ipv4Addr, u64)> {
+    pub(super) fn stored_resting(&self, unix_s: u64, now: Instant) -> Resting {
         // Rounded so that no restart makes a rest shorter, however many there are.
         let left_s = |until: Instant| until.saturating_duration_since(now).as_secs() + 2;
         let resting = self.resting.iter().filter(|(_, until)| **until > now);
@@ -86,8 +90,22 @@ impl NetworkSpace {
     /// The network is lost, and with it what was hosted there: only what rests is remembered.
     pub(super) fn lose(&mut self, hosted: &[Ipv4Addr], now: Instant) {
         let resting = std::mem::take(&mut self.resting);
-        *self = Self { resting, ..Self::default() };
+        *self = Self { resting, is_apart: true, ..Self::default() };
         hosted.iter().for_each(|address| self.free(*address, now));
+    }
+
+    /// Takes up what was stored apart from the network.
+    fn take_up(&mut self, apart: Self) {
+        self.is_apart = true;
+        for (address, until) in apart.resting {
+            let known = self.resting.entry(address).or_insert(until);
+            *known = until.max(*known);
+        }
+    }
+
+    /// What rests is stored with our own log of the network.
+    pub(super) fn join_log(&mut self) {
+        self.is_apart = false;
     }
 
     /// Whether nothing rests here.
@@ -117,6 +135,45 @@ impl NetworkSpace {
 }
 
 impl Gossip {
+    /// Stores what rests in networks that this node has lost, should their grants come back; before their own files go.
+    pub(super) fn save_apart(&mut self, now: Instant) {
+        let unix_s = self.wall.unix_s(now);
+        let apart = self.spaces.iter().filter(|(_, space)| space.is_apart && !space.is_rested(now));
+        let apart: Vec<(NetworkId, Resting)> =
+            apart.map(|(network, space)| (network.clone(), space.stored_resting(unix_s, now))).collect();
+        let write = if apart.is_empty() {
+            Write::remove(files::RESTING)
+        } else {
+            files::write(files::RESTING, FileKind::Resting, &apart)
+        };
+        self.persister.write(write);
+    }
+
+    /// What [`Self::save_apart`] stored.
+    ///
+    /// # Errors
+    /// The file is damaged: what it says might be used again.
+    pub(super) fn restore_apart(&mut self, stored: &Stored, now: Instant) -> Result<(), StoreError> {
+        let apart: Option<Vec<(NetworkId, Resting)>> = files::open(stored, files::RESTING, FileKind::Resting)?;
+        let unix_s = self.wall.unix_s(now);
+        for (network, resting) in apart.into_iter().flatten() {
+            self.spaces.entry(network).or_default().take_up(NetworkSpace::restored(&resting, unix_s, now));
+        }
+        Ok(())
+    }
+
+    /// Forgets networks that were lost, once nothing rests in them any more.
+    pub(super) fn forget_rested(&mut self, now: Instant) {
+        let (here, coming) = (&self.networks, &self.wanted);
+        let is_over = |id: &NetworkId, space: &mut NetworkSpace| {
+            !here.contains_key(id) && !coming.contains_key(id) && space.is_rested(now)
+        };
+        let over: Vec<NetworkSpace> = self.spaces.extract_if(.., is_over).map(|(_, space)| space).collect();
+        if over.iter().any(|space| space.is_apart) {
+            self.save_apart(now);
+        }
+    }
+
     /// Who holds what, with our own log as it will be.
     pub(super) fn holdings_ahead(&self, network: &NetworkId) -> Option<Holdings> {
         let state = self.networks.get(network)?;

@@ -52,8 +52,9 @@ pub enum FileKind {
     Invites = 8,
     /// The shell's own: the containers that this node hosts.
     Attachments = 9,
+    Resting = 10,
     /// The shell's own: what the operator has settled of the ingress.
-    Ingress = 10,
+    Ingress = 11,
 }
 
 const MAGIC: &[u8; 5] = b"peerd";

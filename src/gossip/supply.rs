@@ -143,8 +143,7 @@ impl Gossip {
 
     /// Evens out over time: who has less than its part asks for more, and a home asks who has more than twice its part.
     pub(super) fn top_up(&mut self, now: Instant) {
-        let (here, coming) = (&self.networks, &self.wanted);
-        self.spaces.retain(|id, space| here.contains_key(id) || coming.contains_key(id) || !space.is_rested(now));
+        self.forget_rested(now);
         let networks: Vec<NetworkId> = self.networks.keys().cloned().collect();
         for network in networks {
             self.end_unheld(&network, now);

@@ -148,6 +148,9 @@ impl Gossip {
                 self.offer(connection, id);
             }
         }
+        for (shard, _) in &theirs {
+            self.ask_for_offer(connection, shard);
+        }
         let differing = theirs.into_iter().filter(|(shard, digest)| {
             let wanted = shard.network().is_some_and(|id| self.wanted.contains_key(id));
             wanted || self.is_claimed(peer, shard) || ours.contains(shard) && self.logs.digest(shard) != *digest
@@ -157,11 +160,6 @@ impl Gossip {
             self.ask_heads(connection, shard, now);
         }
         self.sync_step();
-    }
-
-    /// Whether the peer takes itself for a grantee of a network of ours, and this node does not.
-    fn is_claimed(&self, peer: NodeId, shard: &Shard) -> bool {
-        shard.network().and_then(|id| self.networks.get(id)).is_some_and(|network| !network.is_granted(peer))
     }
 
     pub(super) fn ask_heads(&mut self, connection: ConnectionId, shard: Shard, now: Instant) {
@@ -224,23 +222,6 @@ impl Gossip {
         }
     }
 
-    /// A peer takes itself for a grantee. Either this node has granted it the network and forgot, or the peer did not hear that
-    /// its grant was taken back.
-    fn compare_claim(&mut self, connection: ConnectionId, theirs: &ShardState, now: Instant) {
-        let later = |log: &&LogState| {
-            let ours = self.logs.log(&theirs.shard, log.origin).map(Log::stamp);
-            self.pens.contains_key(&log.origin)
-                && (self.forgot(&theirs.shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours))
-        };
-        let forgotten: Vec<NodeId> = theirs.logs.iter().filter(later).map(|log| log.origin).collect();
-        if let Some(network) = theirs.shard.network().filter(|_| forgotten.is_empty()) {
-            self.tell_ungranted(connection, network, &[]);
-        }
-        for origin in forgotten {
-            self.pull_from(connection, &theirs.shard, origin, None, now);
-        }
-    }
-
     /// Whether a peer knows of something that this node signed before it started and does not remember.
     pub(super) fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
         let Some(pen) = self.pens.get(&origin) else { return false };
@@ -263,7 +244,7 @@ impl Gossip {
         self.pull_from(connection, shard, origin, since, now);
     }
 
-    fn pull_from(
+    pub(super) fn pull_from(
         &mut self,
         connection: ConnectionId,
         shard: &Shard,
@@ -333,6 +314,9 @@ impl Gossip {
             return self.remember(&delta);
         }
         let ingested = self.ingest(&delta, Some(peer));
+        if ingested == Ingested::Known {
+            self.refuse_lost_grant(peer, &delta);
+        }
         if ingested == Ingested::Mismatch && !pull.whole {
             // Our state is not what the peer's increment builds on.
             self.sync.pulls.insert(at, Pull { connection, staged: Vec::new(), staged_memory_len: 0, whole: true });

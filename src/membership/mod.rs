@@ -17,6 +17,8 @@ mod log;
 mod logs;
 mod network;
 mod record;
+#[cfg_attr(feature = "keyed-hash", path = "keyed_hash.rs")]
+mod scheme;
 mod shares;
 mod signed;
 #[cfg(test)]

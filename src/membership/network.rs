@@ -28,8 +28,9 @@ pub struct NetworkState {
     writers: BTreeSet<NodeId>,
     /// The highest rev of each node's grants and ungrants.
     grant_revs: BTreeMap<NodeId, Rev>,
-    /// Who had a grant once and is to know no secret any more: expelled, gone, or not granted any more.
-    pub removed: BTreeSet<NodeId>,
+    /// Who had a grant once and is to know no secret any more, expelled, gone, or not granted any more, with the highest rev of
+    /// its grants and ungrants: who is granted again and removed again is another entry, for it knew what came between.
+    pub removed: BTreeMap<NodeId, Rev>,
     /// Whom each granted node knows to be removed.
     acks: BTreeMap<NodeId, SetHash>,
     /// Whom the newest secret keeps out.
@@ -103,8 +104,9 @@ impl NetworkState {
             view.insert_container(Arc::new(container(node, rev, body)));
         }
         let (app_revs, deploy_revs) = definitions(&mut view, &owners, records);
-        let removed =
-            ungranted.into_iter().chain(grants.keys().filter(|node| !cluster.is_member(**node)).copied()).collect();
+        let expelled = grants.keys().filter(|node| !cluster.is_member(**node)).copied();
+        let removed = ungranted.into_iter().chain(expelled);
+        let removed = removed.map(|node| (node, grant_revs.get(&node).copied().unwrap_or_default())).collect();
         let secret_without = newest.and_then(|(_, secret)| secret.without);
         let writers = grants.keys().chain(&owners).copied().collect();
         let secret_rev = newest.map_or(Rev(0), |((rev, _), _)| rev);
@@ -189,11 +191,11 @@ pub fn container(node: NodeId, rev: Rev, body: &ContainerBody) -> Container {
     }
 }
 
-/// Names a set of nodes that are kept out; none of an empty one.
-pub fn removal_mark(removed: &BTreeSet<NodeId>) -> Option<SetHash> {
+/// Names a set of nodes that are kept out, each as [`NetworkState::removed`] has it; none of an empty one.
+pub fn removal_mark(removed: &BTreeMap<NodeId, Rev>) -> Option<SetHash> {
     let mut hasher = blake3::Hasher::new();
-    for node in removed {
-        hasher.update(&node.0);
+    for (node, rev) in removed {
+        hasher.update(&node.0).update(&rev.0.to_be_bytes());
     }
     (!removed.is_empty()).then(|| SetHash(*hasher.finalize().as_bytes()))
 }

@@ -12,13 +12,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use minicbor::bytes::{ByteArray, ByteSlice};
 use minicbor::{Decode, Encode};
 
 use super::body::Body;
 use super::head::Head;
 use super::record::{KEY_LEN_MAX, Kind, RECORD_LEN_MAX, Record, Shard, Slot, Stamp};
+use super::scheme;
 use crate::model::{ClusterId, NodeId};
 
 const RECORD_DOMAIN: &[u8] = b"peerd record 1";
@@ -113,9 +114,8 @@ impl CheckSignatures for Verifier {
         if self.own_store || self.verdicts.knows(signed.hash) {
             return true;
         }
-        let Ok(key) = VerifyingKey::from_bytes(&signed.origin.0) else { return false };
         let message = [domain, &cluster.0, signed.bytes].concat();
-        let holds = key.verify_strict(&message, &Signature::from_bytes(signed.signature)).is_ok();
+        let holds = scheme::holds(signed.origin, &message, signed.signature);
         if holds {
             self.verdicts.add(signed.hash);
         }
@@ -144,7 +144,7 @@ impl Verdicts {
 
 impl Raw {
     fn sign(key: &SigningKey, domain: &'static [u8], cluster: ClusterId, bytes: Vec<u8>) -> Self {
-        let signature = key.sign(&[domain, &cluster.0, &bytes].concat()).to_bytes();
+        let signature = scheme::sign(key, &[domain, &cluster.0, &bytes].concat());
         Self { origin: NodeId(key.verifying_key().to_bytes()), bytes: bytes.into(), signature }
     }
 

@@ -97,6 +97,11 @@ impl Disk {
         !self.snapshots.is_empty()
     }
 
+    /// What [`Disk::roll_back`] would restore.
+    pub fn oldest(&self) -> Option<&Stored> {
+        self.snapshots.first()
+    }
+
     /// Restores the oldest state that was kept, if any was.
     pub fn roll_back(&mut self) {
         if self.has_snapshot() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerd::membership::Role;
-use peerd::model::NetworkId;
+use peerd::model::{NetworkId, NodeId};
 
 use crate::checks;
 use crate::wires::below;
@@ -174,7 +174,8 @@ fn set_back(world: &mut World, at: usize) {
 }
 
 /// A node is set back where all others run, know what it did, and are there to be asked: it takes up all that it forgot before
-/// it gives an address out. How long its freed addresses have rested is all that nobody knows.
+/// it gives an address out. How long its freed addresses have rested is all that nobody knows. Where its old disk knows nobody of
+/// those who are there, since all whom it knew were expelled and all others came later, it asks in vain: then it is set back like any.
 fn calm_roll_back(world: &mut World, at: usize) {
     let node = &world.nodes[at];
     let is_in = node.is_member() && !world.book.perhaps_expelled.contains(&node.id());
@@ -187,6 +188,9 @@ fn calm_roll_back(world: &mut World, at: usize) {
         return;
     }
     world.run(Duration::from_secs(5));
+    if !world.members_on_old_disk(at).iter().any(|node| *node != world.nodes[at].id() && is_there(world, at, *node)) {
+        return roll_back(world, at);
+    }
     let known = known_to_others(world, at);
     let id = world.nodes[at].id();
     let alone = world.book.ever_granted.iter().filter(|(network, node)| *node == id && !known.contains(network));
@@ -206,6 +210,11 @@ fn calm_roll_back(world: &mut World, at: usize) {
     world.run(checks::LIVENESS);
     world.nodes[at].is_set_back = false;
     checks::taken_up(world, at, &known);
+}
+
+/// Whether a node is a member, as this one sees it.
+fn is_there(world: &World, at: usize, node: NodeId) -> bool {
+    world.nodes[at].machine.as_ref().is_some_and(|machine| machine.membership().node(node).is_some())
 }
 
 /// The networks of a node that another node holds too.

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use peerd::membership::{CheckSignatures, SignedRef};
 use peerd::model::ClusterId;
 
@@ -23,8 +22,7 @@ impl CheckSignatures for Signatures<'_> {
         if self.found.0.borrow().contains(&name) {
             return true;
         }
-        let Ok(key) = VerifyingKey::from_bytes(&signed.origin.0) else { return false };
-        let holds = key.verify_strict(&message, &Signature::from_bytes(signed.signature)).is_ok();
+        let holds = holds(&signed.origin.0, &message, signed.signature);
         if holds {
             self.found.0.borrow_mut().insert(name);
         }
@@ -34,4 +32,18 @@ impl CheckSignatures for Signatures<'_> {
     fn cluster(&self) -> ClusterId {
         self.cluster
     }
+}
+
+#[cfg(not(feature = "keyed-hash"))]
+fn holds(origin: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+    use ed25519_dalek::{Signature, VerifyingKey};
+    let Ok(key) = VerifyingKey::from_bytes(origin) else { return false };
+    key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+}
+
+#[cfg(feature = "keyed-hash")]
+fn holds(origin: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+    let mut tag = [0; 64];
+    blake3::Hasher::new_keyed(origin).update(message).finalize_xof().fill(&mut tag);
+    tag == *signature
 }

@@ -54,11 +54,16 @@ impl World {
     }
 
     pub fn grant(&mut self, at: usize, network: &NetworkId, node: NodeId, role: Role) {
+        self.tell(|| format!("{node} is to be granted {network}, {role:?}"));
+        if self.nodes.iter().any(|copy| copy.clone_of.is_some() && copy.id() == node) {
+            self.book.excused.insert(network.clone());
+        }
         self.book.ever_granted.insert((network.clone(), node));
         self.ask(at, Intent::Grant, |machine, now| machine.grant(network, node, role, now));
     }
 
     pub fn ungrant(&mut self, at: usize, network: &NetworkId, node: NodeId) {
+        self.tell(|| format!("{node} is to be granted {network} no more"));
         self.book.perhaps_ungranted.insert((network.clone(), node));
         self.ask(at, Intent::Ungrant, |machine, now| machine.ungrant(network, node, now));
     }

@@ -149,6 +149,16 @@ impl World {
         self.drain(at);
     }
 
+    /// Whom a node would take for members if its disk were set back now.
+    pub fn members_on_old_disk(&self, at: usize) -> Vec<NodeId> {
+        let node = &self.nodes[at];
+        let (identity, config) = (node.identity.clone(), node.config.clone());
+        let started =
+            node.disk.oldest().and_then(|files| Gossip::new(identity, files, config, self.now, WALL, [0; 32]).ok());
+        let membership = started.map(|machine| machine.membership());
+        membership.iter().flat_map(|membership| membership.nodes()).map(|node| node.id).collect()
+    }
+
     /// The process ends, or its host: what was not synced is lost, and the others learn of it when they do.
     pub fn crash(&mut self, at: usize) {
         let (renamed, host) = (chance(&mut self.rng, 500), chance(&mut self.rng, 300));

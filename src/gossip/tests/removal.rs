@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::harness::Sim;
 use crate::gossip::*;
+use crate::membership::Role;
 use crate::model::{Generation, NetworkId};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -120,4 +121,59 @@ fn an_expelled_nodes_addresses_come_back_when_everybody_knows_and_then_rest() {
     sim.until(Duration::from_secs(10), |sim| sim.agree(&[0, 1, 2], &network));
     // None is lost.
     sim.until(Duration::from_secs(10), |sim| sim.machine(0).addresses_held(&network).values().sum::<u64>() == 1022);
+}
+
+#[test]
+fn who_is_granted_again_and_expelled_at_once_does_not_keep_the_secret_that_came_in_between() {
+    let (mut sim, network) = Sim::networked(246, 3);
+    let node = sim.id(2);
+    let operation = sim.on(0, |m, now| m.ungrant(&network, node, now));
+    assert!(matches!(sim.wait(0, operation), Ok(Done::Ungranted)));
+    sim.until(SOON, |sim| sim.network(2, &network).is_none());
+    sim.grant(0, &network, 2, Role::Host);
+    sim.until(SOON, |sim| newest(sim, 2, &network).is_some());
+    let known = newest(&sim, 2, &network);
+    assert_eq!(known, newest(&sim, 0, &network));
+    expel(&mut sim, 0, 2);
+    sim.until(SOON, |sim| newest(sim, 0, &network) != known && newest(sim, 0, &network) == newest(sim, 1, &network));
+    sim.run(SOON);
+    assert_eq!(newest(&sim, 2, &network), known);
+}
+
+#[test]
+fn a_grant_that_is_taken_back_before_it_is_on_disk_is_gone_for_its_node_too() {
+    let (mut sim, network) = Sim::networked(247, 2);
+    let node = sim.id(1);
+    let (granted, ungranted) = sim.on(0, |m, now| {
+        let granted = m.grant(&network, node, Role::Owner, now);
+        (granted, m.ungrant(&network, node, now))
+    });
+    assert!(matches!(sim.wait(0, granted), Ok(Done::Granted)));
+    assert!(matches!(sim.wait(0, ungranted), Ok(Done::Ungranted)));
+    sim.until(SOON, |sim| sim.network(1, &network).is_none());
+    sim.run(SOON);
+    assert!(sim.network(1, &network).is_none());
+    assert_eq!(sim.network(0, &network).expect("held").grants.len(), 1);
+}
+
+#[test]
+fn what_a_node_hosted_in_a_network_that_it_lost_rests_over_a_restart() {
+    let (mut sim, network) = Sim::networked(248, 2);
+    let node = sim.id(1);
+    let before = sim.attach(1, &network).expect("attaches").address;
+    let operation = sim.on(0, |m, now| m.ungrant(&network, node, now));
+    assert!(matches!(sim.wait(0, operation), Ok(Done::Ungranted)));
+    sim.until(SOON, |sim| sim.network(1, &network).is_none());
+    sim.run(Duration::from_secs(1));
+    sim.restart(1);
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some());
+    assert_ne!(sim.attach(1, &network).expect("attaches").address, before);
+    // Once all has rested nothing is kept of it.
+    let operation = sim.on(0, |m, now| m.ungrant(&network, node, now));
+    assert!(matches!(sim.wait(0, operation), Ok(Done::Ungranted)));
+    sim.run(Duration::from_secs(2));
+    assert!(sim.nodes[1].disk.content("resting").is_some());
+    sim.run(Duration::from_secs(90));
+    assert!(sim.nodes[1].disk.content("resting").is_none());
 }

@@ -80,6 +80,7 @@ fn kind(name: &str) -> FileKind {
         "boot" => FileKind::Boot,
         "cluster" => FileKind::Cluster,
         "invites" => FileKind::Invites,
+        "resting" => FileKind::Resting,
         _ if name.starts_with("own-") => FileKind::OwnLog,
         _ if name.starts_with("log-") => FileKind::ForeignLog,
         _ => FileKind::Secrets,

@@ -1,0 +1,60 @@
+//! A peer takes itself for a grantee of a network, and this node does not.
+//!
+//! - This node has granted it the network and forgot, since its disk was set back: it takes up what it said.
+//! - The peer did not hear that its grant was taken back: it gets the records that say so.
+//! - Nobody has taken the grant back, and its granter's newest head does not cover it: two machines wrote one log, from copies of
+//!   one disk, and this went with the log of one of them. What no head covers is gone, but only the peer knows what that was. So
+//!   the granter takes it back in so many words, and then the peer hears of it like of any other.
+
+use std::time::Instant;
+
+use super::api::ConnectionId;
+use super::machine::Gossip;
+use super::message::{LogState, ShardState};
+use crate::membership::body::Body;
+use crate::membership::{Delta, Log, Shard};
+use crate::model::NodeId;
+
+impl Gossip {
+    /// Whether the peer, if it has this shard, takes itself for a grantee of a network of ours, and this node does not.
+    pub(super) fn is_claimed(&self, peer: NodeId, shard: &Shard) -> bool {
+        shard.network().and_then(|id| self.networks.get(id)).is_some_and(|network| !network.is_granted(peer))
+    }
+
+    /// A peer has said how far the logs go on which its claim rests.
+    pub(super) fn compare_claim(&mut self, connection: ConnectionId, theirs: &ShardState, now: Instant) {
+        let shard = &theirs.shard;
+        let later = |log: &&LogState| {
+            let ours = self.logs.log(shard, log.origin).map(Log::stamp);
+            self.forgot(shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours)
+        };
+        let by_us = theirs.logs.iter().filter(|log| self.pens.contains_key(&log.origin));
+        let (forgotten, known): (Vec<&LogState>, Vec<&LogState>) = by_us.partition(later);
+        if let Some(network) = shard.network().filter(|_| forgotten.is_empty()) {
+            self.tell_ungranted(connection, network, &[]);
+        }
+        let ours = |log: &&&LogState| self.logs.log(shard, log.origin).map(|ours| ours.signed_head().hash());
+        let asked = if forgotten.is_empty() { known } else { forgotten };
+        let asked = asked.iter().filter(|log| ours(log) != Some(log.head)).map(|log| log.origin);
+        for origin in asked.collect::<Vec<_>>() {
+            self.pull_from(connection, shard, origin, None, now);
+        }
+    }
+
+    /// An older state of a log of ours, from a peer that makes a claim: if a grant is in it that is later than all that is known of
+    /// the peer's grants, it is taken back.
+    pub(super) fn refuse_lost_grant(&mut self, peer: NodeId, theirs: &Delta) {
+        let shard = &theirs.head.head().shard;
+        let is_ours = theirs.head.origin() == self.me && self.is_claimed(peer, shard);
+        let Some(network) = shard.network().filter(|id| is_ours && !self.is_gated(id)) else { return };
+        let granted = theirs.added.iter().filter_map(|record| match record.body() {
+            Body::Grant(grant) if grant.node == peer => Some(record.record().rev),
+            _ => None,
+        });
+        let (granted, next) = (granted.max(), self.next_grant_rev(network, peer));
+        if let Some(granted) = granted.filter(|granted| Some(*granted) >= next) {
+            tracing::warn!(node = %peer, %network, "a grant was lost with a copy of this node's disk: it is taken back");
+            self.put_ungrant(network, peer, granted.next());
+        }
+    }
+}
