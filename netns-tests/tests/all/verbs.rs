@@ -3,10 +3,12 @@
 //! What verbs there are is read from peerctl's own help, so a new one fails here until it has both.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::{Host, Output, in_lab, manual, skip};
+use netns_tests::wait::{SOON, until};
+use netns_tests::{Background, Host, Output, in_lab, manual, skip};
 use serde_json::{Value, json};
 
 /// Verbs whose standard output is not an answer of ours, but a command's or a script.
@@ -59,6 +61,20 @@ impl Sweep {
         }
         ensure!(!answer["data"].is_null(), "no data\n{output}");
         Ok(answer["data"].take())
+    }
+
+    /// The data that a verb answers that goes on until it is interrupted.
+    fn answers_and_goes_on(&mut self, host: &Host, words: &[&str]) -> Result<Value> {
+        let verb = self.verb(words)?;
+        let mut command = host.peerctl_command(&[&["--json"], words].concat())?;
+        let mut going = Background::start(&mut command, Path::new("/run/lab").join(&verb))?;
+        let answer = until("an answer", SOON, || {
+            going.still_runs()?;
+            Ok(serde_json::from_str::<Value>(&going.printed()?).ok())
+        })?;
+        self.answered.insert(verb.clone());
+        ensure!(answer["schema"] == format!("peerctl.{verb}/1"), "{answer}");
+        Ok(answer["data"].clone())
     }
 
     /// A verb says in three lines why not.
@@ -162,6 +178,7 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         sweep.refuses(&a, &["dns", "explain", "a..b", "--as", id], 2)?;
 
         services(&mut sweep, &a)?;
+        ways_in(&mut sweep, &a, &nobody)?;
 
         let run = ["run", "--network", "demo", "--app", "shop", "--type", "task", "--"];
         let said = sweep.answers_with_code(&a, &[&run[..], &["sh", "-c", "echo ran; exit 7"]].concat(), "", 7)?;
@@ -243,6 +260,41 @@ fn services(sweep: &mut Sweep, a: &Host) -> Result<()> {
     sweep.refuses(a, &["service", "rm", "--app", "ap-shop"], 4)?;
     // A service goes by a file without it; an application has to be named.
     sweep.refuses(a, &["service", "rm", "web"], 2).map(drop)
+}
+
+/// The verbs of the way in; whoever asks `nobody` reaches no node.
+fn ways_in(sweep: &mut Sweep, a: &Host, nobody: &Host) -> Result<()> {
+    let status = sweep.answers(a, &["ingress", "status"])?;
+    has(&status, &["enabled", "nginx_version", "reloads", "routes", "certificates", "fault", "problems", "gateways"])?;
+    sweep.answers(a, &["ingress", "enable"])?;
+    sweep.answers(a, &["ingress", "routes"])?;
+    let made = sweep.answers(a, &["ingress", "cert", "dev", "a.test", "*.a.test"])?;
+    ensure!(made["names"] == json!(["a.test", "*.a.test"]), "{made}");
+    sweep.refuses(a, &["ingress", "cert", "dev", "a b"], 2)?;
+    ensure!(sweep.answers(a, &["ingress", "cert", "ls"])? == json!([made]));
+    ensure!(sweep.answers(a, &["ingress", "cert", "ca"])?["pem"].as_str().is_some_and(|pem| pem.contains("BEGIN")));
+    sweep.answers(a, &["ingress", "cert", "rm", "a.test"])?;
+    sweep.refuses(a, &["ingress", "cert", "rm", "a.test"], 4)?;
+    let (chain, key) = ("/run/lab/b.pem", "/run/lab/b.key");
+    let subject = ["-subj", "/CN=b.test", "-addext", "subjectAltName=DNS:b.test", "-keyout", key, "-out", chain];
+    let make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    a.exec(&[&make[..], &subject].concat())?.ok()?;
+    let add = |cert, key| ["ingress", "cert", "add", "--cert", cert, "--key", key];
+    ensure!(sweep.answers(a, &add(chain, key))?["names"] == json!(["b.test"]));
+    sweep.refuses(a, &add(chain, chain), 9)?;
+    sweep.refuses(a, &add("/nowhere", key), 4)?;
+    sweep.answers(a, &["ingress", "disable"])?;
+    for verb in [&["status"][..], &["routes"], &["enable"], &["disable"], &["cert", "ls"], &["cert", "ca"]] {
+        sweep.refuses(nobody, &[&["ingress"], verb].concat(), 3)?;
+    }
+    let network = ["--network", "demo"];
+    let data = sweep.answers_and_goes_on(a, &[&["forward", "0:web.shop:80"][..], &network].concat())?;
+    ensure!(data["listen"][0].as_str().is_some_and(|listen| listen.starts_with("127.0.0.1:")), "{data}");
+    sweep.refuses(a, &["forward", "0:web.shop:80", "--network", "nowhere"], 4)?;
+    let data = sweep.answers_and_goes_on(a, &[&["proxy", "--socks5", "127.0.0.1:0"][..], &network].concat())?;
+    has(&data, &["network", "listen"])?;
+    // 192.0.2.99 is no address of the host.
+    sweep.refuses(a, &[&["proxy", "--socks5", "192.0.2.99:1080"][..], &network].concat(), 5).map(drop)
 }
 
 #[test]
