@@ -109,7 +109,7 @@ fn e2_postgresqls_client_finds_its_server_by_the_type() {
         let (initdb, postgres) = (format!("{POSTGRES}/initdb"), format!("{POSTGRES}/postgres"));
         server.exec(&as_postgres(&[&initdb, "-A", "trust", "-D", text(&data)?]))?.ok()?;
         let access = data.join("pg_hba.conf");
-        std::fs::write(&access, "host all all 10.240.0.0/22 trust\n")?;
+        std::fs::write(&access, "host all all 10.240.0.0/22 trust\nhost all all 169.254.240.0/20 trust\n")?;
         let words = [&*postgres, "-D", text(&data)?, "-h", "0.0.0.0", "-k", "", "-c", "cluster_name=ours"];
         let mut running = server.start(&as_postgres(&words))?;
         for name in ["postgresql", "postgresql-default"] {
@@ -121,6 +121,17 @@ fn e2_postgresqls_client_finds_its_server_by_the_type() {
             })?;
             ensure!(said == "ours", "{name} is {said}");
         }
+
+        // And somebody on the other host, who is in no container, by a port of that host.
+        let forward = ["forward", "0:postgresql.shop.svc.private-network.internal:5432", "--network", "demo"];
+        let mut forward = Background::start(&mut a.peerctl_command(&forward)?, Path::new("/run/lab/forward").into())?;
+        let port = until("a port", STARTED, || {
+            forward.still_runs()?;
+            Ok(forward.printed()?.lines().find_map(|line| line.strip_prefix("127.0.0.1:").map(str::to_owned)))
+        })?;
+        let query = ["psql", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-Atc", "SHOW cluster_name"];
+        let said = a.exec(&query)?.ok()?.stdout;
+        ensure!(said == "ours\n", "{said}");
         Ok(())
     });
 }

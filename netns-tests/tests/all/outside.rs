@@ -84,3 +84,44 @@ fn a_gateway_is_no_container_and_has_no_name() {
         Ok(())
     });
 }
+
+#[test]
+fn ssh_reaches_a_container_by_forward() {
+    in_lab(|lab| {
+        let [a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let server = b.container("ssh-1", "demo", "my-shop", &["--type", "ssh"])?;
+        let folder = Path::new("/run/lab/ssh");
+        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all("/run/sshd")?;
+        let path = |name: &str| folder.join(name).display().to_string();
+        let (host_key, user_key) = (path("host"), path("user"));
+        for key in [&host_key, &user_key] {
+            a.exec(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])?.ok()?;
+        }
+        let allowed = format!("AuthorizedKeysFile={user_key}.pub");
+        let sshd = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", "2200", "-h", &host_key, "-o", &allowed];
+        let more = ["-o", "StrictModes=no", "-o", "UsePAM=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes"];
+        let mut running = server.start(&[&sshd[..], &more].concat())?;
+        let (_forward, listen) = listening(&a, &["forward", "0:ssh.my-shop:2200"])?;
+        let port = listen.rsplit(':').next().context("a port")?;
+        let options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"];
+        let ssh = ["ssh", "-p", port, "-i", &user_key, "root@127.0.0.1", "cat /proc/net/fib_trie; cat"];
+        let words = [&ssh[..1], &options, &ssh[1..]].concat();
+        let mut last = None;
+        let said = until("a shell", SOON, || {
+            running.still_runs()?;
+            let output = a.exec(&words)?;
+            let said = (output.code == 0).then(|| output.stdout.clone());
+            last = Some(output);
+            Ok(said)
+        });
+        let said = match (said, last) {
+            (Ok(said), _) => said,
+            (Err(error), Some(last)) => return Err(error.context(format!("{last}\n{}", running.printed()?))),
+            (Err(error), None) => return Err(error),
+        };
+        ensure!(said.contains(server.address()), "it is another host's shell: {said}");
+        Ok(())
+    });
+}
