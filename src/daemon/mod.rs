@@ -14,6 +14,7 @@ mod forward;
 pub mod gateway;
 mod gateways;
 mod ingress;
+mod mailbox;
 mod node;
 mod quic;
 pub mod quic_socket;

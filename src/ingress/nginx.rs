@@ -60,6 +60,10 @@ pub fn configuration(plan: &Plan, layout: &Layout<'_>) -> (String, Vec<(ServiceK
     let mut uncovered = Vec::new();
     text.block("http", |text| {
         general(text, layout, plan.routes.len());
+        if plan.routes.is_empty() {
+            // Each server sets it, and the log names it: without a server it has to be there all the same.
+            text.block("map $host $peerd_service", |text| text.line("default '';"));
+        }
         for (name, upstream) in &upstreams.0 {
             upstream.write(text, name);
         }

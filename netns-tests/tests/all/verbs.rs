@@ -267,7 +267,9 @@ fn ways_in(sweep: &mut Sweep, a: &Host, nobody: &Host) -> Result<()> {
     let status = sweep.answers(a, &["ingress", "status"])?;
     has(&status, &["enabled", "nginx_version", "reloads", "routes", "certificates", "fault", "problems", "gateways"])?;
     sweep.answers(a, &["ingress", "enable"])?;
-    sweep.answers(a, &["ingress", "routes"])?;
+    // Nothing is to be served yet, and nginx runs.
+    ensure!(sweep.answers(a, &["ingress", "status"])?["fault"].is_null());
+    ensure!(sweep.answers(a, &["ingress", "routes"])? == json!([]));
     let made = sweep.answers(a, &["ingress", "cert", "dev", "a.test", "*.a.test"])?;
     ensure!(made["names"] == json!(["a.test", "*.a.test"]), "{made}");
     sweep.refuses(a, &["ingress", "cert", "dev", "a b"], 2)?;

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use mio::Waker;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Attachment, DataEvent, DataStats, Device};
+use crate::daemon::mailbox::Mailbox;
 use crate::membership::Membership;
 use crate::model::{AttachmentId, Generation, NodeId, Psk, Vni, WgSecret};
 use crate::router::AttachError;
@@ -34,7 +34,6 @@ pub(super) struct Told {
     pub(super) endpoints: BTreeMap<NodeId, SocketAddr>,
     /// Each has somebody waiting for it, so there are no more than these.
     pub(super) calls: VecDeque<Call>,
-    stopped: bool,
 }
 
 /// What has an answer. A dropped answer says that the thread has stopped.
@@ -48,44 +47,7 @@ pub(super) enum Call {
 }
 
 /// What the thread and its handles share.
-pub(super) struct Shared {
-    told: Mutex<Told>,
-    waker: Waker,
-}
-
-impl Shared {
-    pub(super) fn new(waker: Waker) -> Self {
-        Self { told: Mutex::default(), waker }
-    }
-
-    /// Everything that was told since the last time.
-    pub(super) fn take(&self) -> Told {
-        std::mem::take(&mut *self.lock())
-    }
-
-    /// Nothing more will be taken: whoever waits hears it.
-    pub(super) fn stop(&self) {
-        *self.lock() = Told { stopped: true, ..Told::default() };
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        // Nobody panics while holding it, and each field stands for itself.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
-        {
-            let mut told = self.lock();
-            if told.stopped {
-                return;
-            }
-            change(&mut told);
-        }
-        if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "the data thread cannot be woken");
-        }
-    }
-}
+pub(super) type Shared = Mailbox<Told>;
 
 /// Tells the data thread what changes, and asks it how it is.
 #[derive(Clone)]

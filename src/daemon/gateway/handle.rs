@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::{DialError, Front, Fronts, GatewayError, GatewayStats, thread};
+use crate::daemon::mailbox::Mailbox;
 use crate::model::NetworkId;
 use crate::netstack::StreamId;
 
@@ -22,7 +22,6 @@ pub(super) struct Told {
     pub(super) there: BTreeMap<NetworkId, BTreeSet<Ipv4Addr>>,
     /// Most have somebody waiting for them; the others end what had.
     pub(super) calls: VecDeque<Call>,
-    stopped: bool,
 }
 
 /// What has an answer, and what becomes of an opened stream. A dropped answer says that the thread has stopped.
@@ -58,46 +57,7 @@ pub(super) enum Call {
 }
 
 /// What the thread and its handles share.
-pub(super) struct Shared {
-    told: Mutex<Told>,
-    waker: Waker,
-}
-
-impl Shared {
-    pub(super) fn new(waker: Waker) -> Self {
-        Self { told: Mutex::default(), waker }
-    }
-
-    /// Everything that was told since the last time.
-    pub(super) fn take(&self) -> Told {
-        std::mem::take(&mut *self.lock())
-    }
-
-    /// Nothing more will be taken: whoever waits hears it.
-    pub(super) fn stop(&self) {
-        let told = std::mem::replace(&mut *self.lock(), Told { stopped: true, ..Told::default() });
-        // Without the lock: a call that is dropped may have something to say itself.
-        drop(told);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        // Nobody panics while holding it, and each field stands for itself.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
-        {
-            let mut told = self.lock();
-            if told.stopped {
-                return;
-            }
-            change(&mut told);
-        }
-        if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "the gateway thread cannot be woken");
-        }
-    }
-}
+pub(super) type Shared = Mailbox<Told>;
 
 /// Tells the gateway thread what changes, and asks it how it is.
 #[derive(Clone)]

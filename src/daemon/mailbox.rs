@@ -1,0 +1,48 @@
+//! What a thread with a poll of its own is told by everybody else: kept until it comes round to it, and it is woken for that.
+//!
+//! Nobody waits for the thread to tell it something, and it waits for nobody: whoever holds the lock changes one thing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mio::Waker;
+
+/// What is told, as one value; `None` once the thread has stopped.
+pub struct Mailbox<T> {
+    told: Mutex<Option<T>>,
+    waker: Waker,
+}
+
+impl<T: Default> Mailbox<T> {
+    pub fn new(waker: Waker) -> Self {
+        Self { told: Mutex::new(Some(T::default())), waker }
+    }
+
+    /// Everything that was told since the last time.
+    pub fn take(&self) -> T {
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Nothing more will be taken: whoever waits hears it, since the answer that was to come is dropped.
+    pub fn stop(&self) {
+        let told = self.lock().take();
+        // Without the lock: a call that is dropped may have something to say itself.
+        drop(told);
+    }
+
+    /// Changes what the thread is to hear, and wakes it; nothing happens once it has stopped.
+    pub fn tell(&self, change: impl FnOnce(&mut T)) {
+        {
+            let mut told = self.lock();
+            let Some(told) = told.as_mut() else { return };
+            change(told);
+        }
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "a thread cannot be woken");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        // Nobody panics while holding it, and each field stands for itself.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
