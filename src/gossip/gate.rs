@@ -22,7 +22,7 @@ use rand_core::RngCore;
 
 use super::machine::Gossip;
 use super::message::ShardState;
-use crate::membership::{Log, OwnLog, Pen, SetHash, Shard};
+use crate::membership::{Log, Pen, SetHash, Shard};
 use crate::model::{Boot, NetworkId, NodeId};
 
 /// How long a node waits where nobody can be reached.
@@ -59,6 +59,9 @@ impl FromStr for HeadMark {
 /// A closed gate.
 pub(super) struct Gate {
     since: Instant,
+    /// Who is to be asked, and since when all of them are known.
+    asked: BTreeSet<NodeId>,
+    asking_since: Instant,
     /// Who knows nothing newer.
     answered: BTreeSet<NodeId>,
 }
@@ -105,7 +108,10 @@ impl Gossip {
     /// A shard is here: perhaps this node has forgotten what it signed there.
     pub(super) fn close_gate(&mut self, shard: Shard, now: Instant) {
         if self.is_in_doubt {
-            self.gates.insert(shard, Gate { since: now, answered: BTreeSet::new() });
+            self.gates.insert(
+                shard,
+                Gate { since: now, asked: BTreeSet::new(), asking_since: now, answered: BTreeSet::new() },
+            );
         }
     }
 
@@ -132,9 +138,7 @@ impl Gossip {
     /// Who may know: whom this node knows to be granted the network, and whoever is near, since it may have forgotten grants;
     /// any member where it does not even know where one is.
     fn others(&self, shard: &Shard) -> BTreeSet<NodeId> {
-        let network = shard.network().and_then(|network| self.networks.get(network));
-        let granted = network.into_iter().flat_map(|state| state.view.grants.keys().copied());
-        let mut others: BTreeSet<NodeId> = granted.chain(self.near()).collect();
+        let mut others: BTreeSet<NodeId> = self.grantees(shard).into_iter().chain(self.near()).collect();
         if others.iter().all(|node| *node == self.me) {
             others.extend(self.membership.nodes().map(|node| node.id));
         }
@@ -142,18 +146,39 @@ impl Gossip {
         others
     }
 
+    /// The other nodes that are granted a network, as far as this node remembers.
+    fn grantees(&self, shard: &Shard) -> BTreeSet<NodeId> {
+        let network = shard.network().and_then(|network| self.networks.get(network));
+        let granted = network.into_iter().flat_map(|state| state.view.grants.keys().copied());
+        granted.filter(|node| *node != self.me).collect()
+    }
+
     /// Asks whoever has not said what it knows, and opens the gates where that is enough.
     pub(super) fn tend_gates(&mut self, now: Instant) {
         let gated: Vec<Shard> = self.gates.keys().cloned().collect();
         for shard in gated {
             let others = self.others(&shard);
-            let Some(gate) = self.gates.get(&shard) else { continue };
+            // Who is not granted a network knows nothing of it.
+            let grantees = self.grantees(&shard);
+            // Behind the cluster's gate there may be members that this node has forgotten.
+            let is_early = shard != Shard::Cluster && self.gates.contains_key(&Shard::Cluster);
+            let Some(gate) = self.gates.get_mut(&shard) else { continue };
+            if !others.is_subset(&gate.asked) {
+                // Members that this node had forgotten: they get their time too.
+                (gate.asked, gate.asking_since) = (others.clone(), now);
+            }
             let silent: Vec<NodeId> = others.iter().filter(|node| !gate.answered.contains(node)).copied().collect();
             let (connected, away): (Vec<NodeId>, Vec<NodeId>) =
                 silent.iter().partition(|node| self.peers.connection(**node).is_some());
             let age = now.saturating_duration_since(gate.since);
-            let enough = connected.is_empty() && !gate.answered.is_empty() && age >= REACH;
-            if silent.is_empty() || enough || age >= ALONE {
+            let asking = now.saturating_duration_since(gate.asking_since);
+            let is_answered = if grantees.is_empty() {
+                !gate.answered.is_empty()
+            } else {
+                grantees.iter().any(|node| gate.answered.contains(node))
+            };
+            let enough = connected.is_empty() && is_answered && asking >= REACH;
+            if !is_early && (silent.is_empty() || enough) || age >= ALONE {
                 let is_confirmed = others.is_empty() || !gate.answered.is_empty();
                 self.open_gate(&shard, is_confirmed, now);
                 continue;
@@ -190,9 +215,7 @@ impl Gossip {
         let decides = |origin: &NodeId| self.pens.contains_key(origin) || homes.contains(origin);
         let is_newer = theirs.logs.iter().filter(|log| decides(&log.origin)).any(|log| {
             let ours = self.logs.log(&theirs.shard, log.origin).map(Log::stamp);
-            // Of a log of its own it knows what it has taken up, also while nothing can be signed over it.
-            let taken_up = self.authors.get(&(log.origin, theirs.shard.clone())).and_then(OwnLog::stamp);
-            self.forgot(&theirs.shard, log.origin, log.stamp) || ours.max(taken_up).is_none_or(|ours| log.stamp > ours)
+            self.forgot(&theirs.shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours)
         });
         if !is_newer {
             self.note_answered(peer, &theirs.shard);
@@ -216,7 +239,8 @@ impl Gossip {
         self.note_shards(peer, &[], now);
     }
 
-    fn note_answered(&mut self, peer: NodeId, shard: &Shard) {
+    /// A peer has no answer for this node any more that it has not got.
+    pub(super) fn note_answered(&mut self, peer: NodeId, shard: &Shard) {
         if let Some(gate) = self.gates.get_mut(shard) {
             gate.answered.insert(peer);
         }

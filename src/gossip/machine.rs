@@ -22,6 +22,7 @@ use super::message::MessageVerifier;
 use super::peers::Peers;
 use super::persist::Persister;
 use super::push::Rumours;
+use super::secret::Rotation;
 use super::space::NetworkSpace;
 use super::sync::SyncState;
 use super::unsaved::Unsaved;
@@ -59,7 +60,7 @@ pub struct Gossip {
     pub(super) wanted: BTreeMap<NetworkId, Wanted>,
     pub(super) secrets: BTreeMap<NetworkId, Vec<(Generation, NetworkSecret)>>,
     /// When this owner replaces a secret that is known to somebody who is to know it no longer.
-    pub(super) rotations: BTreeMap<NetworkId, Instant>,
+    pub(super) rotations: BTreeMap<NetworkId, Rotation>,
     pub(super) spaces: BTreeMap<NetworkId, NetworkSpace>,
     pub(super) membership: Arc<Membership>,
 

@@ -11,7 +11,7 @@ use super::files;
 use super::machine::Gossip;
 use super::message::{Message, SecretBytes};
 use crate::membership::body::{Body, SecretHash};
-use crate::membership::{Shard, removal_mark};
+use crate::membership::{SetHash, Shard, removal_mark};
 use crate::model::{Generation, NetworkId, NetworkSecret, NodeId, Rev};
 
 /// How many generations are kept: receivers accept the newest two.
@@ -25,6 +25,13 @@ const ROTATE_LOST: Duration = Duration::from_secs(10);
 /// How long a new secret takes to be on disk at most, before another one is made.
 const ROTATE_AGAIN: Duration = Duration::from_secs(30);
 pub(super) const SEEK_EVERY: Duration = Duration::from_secs(1);
+
+/// When this owner replaces a network's secret, and whom the new one is to keep out.
+#[derive(Clone, Copy)]
+pub(super) struct Rotation {
+    at: Instant,
+    without: Option<SetHash>,
+}
 
 impl Gossip {
     /// Makes the network's next secret and publishes its hash, and that it keeps out `removed`.
@@ -56,9 +63,14 @@ impl Gossip {
         };
         let removed = state.removed.clone();
         let wait = first + ROTATE_AFTER.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
-        let at = self.rotations.entry(network.clone()).or_insert(now + wait);
-        if *at <= now {
-            *at = now + ROTATE_AGAIN;
+        let due = Rotation { at: now + wait, without: removal_mark(&removed) };
+        let rotation = self.rotations.entry(network.clone()).or_insert(due);
+        if rotation.without != due.without {
+            // The one that is being made does not keep out whoever was removed since.
+            *rotation = due;
+        }
+        if rotation.at <= now {
+            rotation.at = now + ROTATE_AGAIN;
             tracing::info!(%network, "the network gets a new secret");
             self.rotate_secret(network, &removed);
         }
@@ -102,12 +114,12 @@ impl Gossip {
         }
     }
 
-    /// A grantee asks for a secret. One that keeps out others than this node knows of it gives to nobody: whoever asks may be one of
-    /// them, and it hears of that soon, or an owner makes another secret.
+    /// A grantee asks for a secret: it gets the newest one and no other. One that keeps out others than this node knows of it gives to
+    /// nobody: whoever asks may be one of them, and it hears of that soon, or an owner makes another secret.
     pub(super) fn answer_secret(&self, peer: NodeId, network: &NetworkId, generation: Generation) -> Message {
         let state = self.networks.get(network).filter(|state| state.is_granted(peer));
-        let newest = state.and_then(|state| state.view.secret).map(|(newest, _)| newest);
-        if state.is_none_or(|state| newest == Some(generation) && state.is_secret_stale()) {
+        let newest = state.filter(|state| !state.is_secret_stale()).and_then(|state| state.view.secret);
+        if newest.is_none_or(|(newest, _)| newest != generation) {
             return Message::Unknown;
         }
         let held = self.secrets.get(network).into_iter().flatten().find(|(held, _)| *held == generation);

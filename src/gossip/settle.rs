@@ -32,6 +32,8 @@ pub(super) enum Admission {
 pub(super) enum Ingested {
     Changed,
     Known,
+    /// It says what this node said once, and is not to be had as it is.
+    TakenUp,
     Parked,
     /// It builds on a state that is not here.
     Mismatch,
@@ -278,7 +280,7 @@ impl Gossip {
             Err(ApplyError::Revocation) if self.pens.contains_key(&origin) => match Log::first(delta) {
                 Ok((heard, _)) => {
                     self.adopt(&shard, &heard);
-                    Ingested::Known
+                    Ingested::TakenUp
                 }
                 Err(_) => Ingested::Mismatch,
             },

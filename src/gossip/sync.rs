@@ -314,8 +314,10 @@ impl Gossip {
             return self.remember(&delta);
         }
         let ingested = self.ingest(&delta, Some(peer));
-        if ingested == Ingested::Known {
-            self.refuse_lost_grant(peer, &delta);
+        match ingested {
+            Ingested::Known => self.refuse_lost_grant(peer, &delta),
+            Ingested::TakenUp => self.note_answered(peer, &shard),
+            _ => {}
         }
         if ingested == Ingested::Mismatch && !pull.whole {
             // Our state is not what the peer's increment builds on.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::SigningKey;
 use rand_core::RngCore;
 
-use super::body::Body;
+use super::body::{Body, Grant, Ungrant};
 use super::delta::{Delta, Rest, ShortHash};
 use super::head::{Head, SetHash};
 use super::log::Log;
@@ -137,6 +137,8 @@ impl OwnLog {
     ///
     /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
     /// - What it says of the time up to `known` was remembered: if it is not here, it was ended.
+    /// - A grant that goes that way is taken back in so many words: two machines wrote this log, and who was granted something by
+    ///   one of them is to hear that it is so no more, and to lose the secret that it knows.
     /// - What no head covers yet stands as it is here, said or ended: another log may have moved the pen to a later boot meanwhile.
     pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, known: Option<Stamp>) {
         let this_boot = pen.boot;
@@ -154,11 +156,16 @@ impl OwnLog {
                 _ => drop(self.records.insert(record.slot(), record.clone())),
             }
         }
+        let mut lost_grants = Vec::new();
         for own in ours.into_values() {
             if is_anew(&own) {
                 again.push(own);
             } else if !(goes_on && is_known(&own)) || own.record().kind == Kind::REVOCATION {
                 self.records.insert(own.slot(), own);
+            } else if let Body::Grant(Grant { node, .. }) = own.body()
+                && heard.record(&Slot::new(Kind::UNGRANT, &node.0)).is_none()
+            {
+                lost_grants.push((*node, own.record().rev.next()));
             }
         }
         self.unsealed = unsealed;
@@ -166,6 +173,9 @@ impl OwnLog {
         for record in again {
             let Record { kind, key, rev, body, .. } = record.record().clone();
             self.put_raw(pen, kind, key, rev, body);
+        }
+        for (node, rev) in lost_grants {
+            self.put(pen, &Body::Ungrant(Ungrant { node }), rev);
         }
         if self.sealed.as_ref().is_none_or(|sealed| sealed.stamp() < heard.stamp()) {
             self.sealed = Some(heard.signed_head().clone());

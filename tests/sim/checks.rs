@@ -177,8 +177,12 @@ pub fn changed(world: &mut World, at: usize, membership: Arc<Membership>) {
 fn members(world: &mut World, at: usize, before: Option<&Membership>, membership: &Membership) {
     let now_in: BTreeSet<NodeId> = membership.nodes().map(|node| node.id).collect();
     let was_in: BTreeSet<NodeId> = before.iter().flat_map(|before| before.nodes()).map(|node| node.id).collect();
+    // Whose certificate went with the log of a copied disk is back by its next Hello: that is no expulsion.
+    let is_copied = world.nodes.iter().any(|node| node.clone_of.is_some());
+    let book = &world.book;
+    let expelled =
+        |node: &&NodeId| book.expelled.contains_key(*node) || !is_copied && book.perhaps_expelled.contains(*node);
     let seen = &mut world.nodes[at].seen;
-    let expelled = |node: &&NodeId| world.book.perhaps_expelled.contains(*node);
     seen.gone.extend(was_in.difference(&now_in).filter(expelled));
     let back = seen.gone.intersection(&now_in).next().copied();
     let by_me = world
@@ -214,8 +218,9 @@ fn containers(world: &mut World, at: usize, network: &Network) {
             return world.broken(format!("node {at} sees {} as its host never said it", container.id));
         }
         // Who drops a node's log with its grant hears an older state of it first, perhaps, when there is another grant: what is
-        // newest is for the host to say. That it is all that stays is seen at the end.
-        let withdrawn = world.book.perhaps_ungranted.contains(&(network.id.clone(), host_id));
+        // newest is for the host to say. That it is all that stays is seen at the end. A copied disk loses grants too.
+        let withdrawn = world.book.perhaps_ungranted.contains(&(network.id.clone(), host_id))
+            || world.book.excused.contains(&network.id);
         match was {
             Some(None) if !tainted && !withdrawn && promise.phase == Phase::Ended => {
                 return world.broken(format!("node {at} sees {} again, which had gone", container.id));

@@ -6,6 +6,7 @@ use peerd::membership::Role;
 use peerd::model::{NetworkId, NodeId};
 
 use crate::checks;
+use crate::node::SimNode;
 use crate::wires::below;
 use crate::world::World;
 
@@ -217,12 +218,18 @@ fn is_there(world: &World, at: usize, node: NodeId) -> bool {
     world.nodes[at].machine.as_ref().is_some_and(|machine| machine.membership().node(node).is_some())
 }
 
-/// The networks of a node that another node holds too.
+/// The networks of a node that another grantee has got too.
 fn known_to_others(world: &World, at: usize) -> Vec<NetworkId> {
     let id = world.nodes[at].id();
     let machine = world.nodes[at].machine.as_ref();
+    let others = || world.nodes.iter().filter(|other| other.id() != id);
+    let has = |other: &SimNode, network: &NetworkId| {
+        other.machine.as_ref().is_some_and(|machine| machine.membership().network(network).is_some())
+    };
     let networks = machine.map(|machine| machine.membership()).into_iter().flat_map(|membership| {
-        let shared = membership.networks().filter(|network| network.grants.keys().any(|node| *node != id));
+        let shared = membership.networks().filter(|network| {
+            others().any(|other| network.grants.contains_key(&other.id()) && has(other, &network.id))
+        });
         shared.map(|network| network.id.clone()).collect::<Vec<_>>()
     });
     networks.collect()
