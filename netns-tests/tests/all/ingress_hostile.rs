@@ -234,18 +234,24 @@ fn slow_readers_and_writers_hold_buffers_of_a_fixed_size_and_nobody_up() {
     });
 }
 
-/// Says a byte to whoever connects to PORT, and holds the connection.
+/// Says a byte to whoever connects to PORT, and holds the connection as long as its client does.
 const HOLDS: &str = r#"
 import resource, selectors, socket, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 listener = socket.create_server(("", int(sys.argv[1])), backlog=1024)
+ready = selectors.DefaultSelector()
+ready.register(listener, selectors.EVENT_READ)
 print("ready", flush=True)
-held = []
 while True:
-    stream, _ = listener.accept()
-    stream.sendall(b"x")
-    held.append(stream)
+    for key, _ in ready.select():
+        if key.fileobj is listener:
+            stream, _ = listener.accept()
+            stream.sendall(b"x")
+            ready.register(stream, selectors.EVENT_READ)
+        else:
+            ready.unregister(key.fileobj)
+            key.fileobj.close()
 "#;
 
 /// Connects so often, waits for a byte or asks for a page, and goes on holding: ADDRESS PORT COUNT REQUEST.
