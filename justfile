@@ -37,6 +37,12 @@ bench-names *args:
     cargo build --release -p peerd -p peerctl --bins --example crowd
     sudo tests/bench/dns {{ args }}
 
+# The way in beside nginx alone, ssh and socat; needs root, nginx, wrk, iperf3 and a quiet machine
+bench-ingress *args:
+    cargo build --release -p peerd -p peerctl --bins --example gateway
+    sudo tests/bench/ingress {{ args }}
+    sudo unshare -nmpf --mount-proc --kill-child target/release/examples/gateway
+
 fmt:
     cargo fmt --all
 

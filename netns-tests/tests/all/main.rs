@@ -19,6 +19,7 @@ mod forwarding;
 mod gate;
 mod hostile;
 mod ingress;
+mod ingress_hostile;
 mod interface;
 mod isolation;
 mod leave;
