@@ -206,7 +206,7 @@ fn containers(world: &mut World, at: usize, network: &Network) {
     for ((_, id), edition) in world.nodes[at].seen.containers.iter().filter(|(key, _)| of_network(key)) {
         gone.insert(*id, *edition);
     }
-    for container in network.containers() {
+    for container in network.attachments() {
         let was = gone.remove(&container.id);
         let Some(promise) = world.book.attachments.get(&container.id) else {
             return world.broken(format!("node {at} sees {}, which nobody attached", container.id));
@@ -300,7 +300,7 @@ pub fn agreement(world: &World) -> Result<(), String> {
                 (false, None) => {}
                 (true, Some(seen)) => {
                     same(network, seen).map_err(|what| {
-                        let counts = (network.containers().len(), seen.containers().len());
+                        let counts = (network.attachments().count(), seen.attachments().count());
                         format!("node {at}: {what} of {} are not node 0's: {counts:?} containers", network.id)
                     })?;
                     let newest = machine.network_keys(&network.id).first().map(|(g, secret)| (*g, secret.hash()));
@@ -327,7 +327,7 @@ fn same(one: &Network, other: &Network) -> Result<(), &'static str> {
     if one.secret != other.secret {
         return Err("the secrets");
     }
-    if one.containers().eq(other.containers()) { Ok(()) } else { Err("the containers") }
+    if one.attachments().eq(other.attachments()) { Ok(()) } else { Err("the containers") }
 }
 
 /// Who is granted a network no more does not know its newest secret.
@@ -357,7 +357,7 @@ fn own(world: &World, at: usize, network: &Network) -> Result<(), String> {
     };
     let hosted = machine.attachments().into_iter().filter(|(of, _)| *of == network.id);
     let hosted: BTreeMap<AttachmentId, WgPublicKey> = hosted.map(|(_, c)| (c.id, c.public_key)).collect();
-    let of_node = network.containers().filter(|container| container.node == node.id());
+    let of_node = network.attachments().filter(|container| container.node == node.id());
     let seen: BTreeMap<AttachmentId, WgPublicKey> = of_node.map(|c| (c.id, c.public_key)).collect();
     if hosted != seen {
         return Err(format!("node {at} hosts {} of {}, and {} are seen", hosted.len(), network.id, seen.len()));

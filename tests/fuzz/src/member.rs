@@ -126,7 +126,7 @@ fn others(membership: &Membership) -> Vec<String> {
         .collect();
     for network in membership.networks() {
         lines.push(format!("{} {} {:?} {:?}", network.id, network.vni, network.grants, network.secret));
-        let others = network.containers().filter(|container| container.node != node(1));
+        let others = network.attachments().filter(|container| container.node != node(1));
         lines.extend(others.map(|container| format!("{} {container:?}", network.id)));
     }
     lines
