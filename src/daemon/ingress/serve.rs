@@ -362,6 +362,7 @@ fn connections_max() -> u32 {
 mod tests {
     use super::*;
     use crate::ingress::{Certificate, ServiceKey, Web};
+    use proptest::prelude::*;
 
     fn route(service: &str, port: u16) -> Route {
         let label = |text: &str| text.parse().expect("a label");
@@ -424,6 +425,56 @@ mod tests {
         let mut sorted: Vec<_> = all.iter().filter(|c| *c != bad).cloned().collect();
         sorted.push(bad.clone());
         sorted
+    }
+
+    /// What may stand where a server name is written, with everything that means something to nginx.
+    fn written() -> impl Strategy<Value = String> {
+        let tricks = [
+            "a.com; include /etc/passwd",
+            "a.com { } server {",
+            "$host",
+            "~^.*$",
+            "a.com\nroot /;",
+            "*.a.com",
+            "_",
+            "-",
+            "a_b",
+        ];
+        let long = "[a-z0-9_*.-]{1,253}";
+        prop_oneof![
+            proptest::sample::select(tricks.to_vec()).prop_map(Into::into),
+            "[ -~\n]{0,40}",
+            "[a-z0-9_-]{1,63}",
+            long
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        /// Whatever of it is a server name goes into the text, and nginx reads that as names.
+        #[test]
+        fn nginx_itself_accepts_every_server_name_that_may_be_written(
+            texts in proptest::collection::vec(written(), 1..12),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let Ok(program) = runtime.block_on(Program::find()) else { return Ok(()) };
+            let names: Vec<_> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+            let dir = tempfile::tempdir().expect("a folder");
+            make_folders(dir.path()).expect("folders");
+            let layout = Layout {
+                certificates: &[],
+                http2: program.http2(),
+                ipv6: has_ipv6(),
+                proxy_protocol: false,
+                user: worker_account(),
+                connections_max: 512,
+            };
+            let route = Route { names, web: Web::Http, ..route("a", 20_100) };
+            let (text, _) = configuration(&Plan { routes: vec![route], ..Plan::default() }, &layout);
+            let verdict = runtime.block_on(Check { program: &program, dir: dir.path(), layout: &layout }.verdict(&text));
+            prop_assert!(verdict.is_ok(), "{verdict:?}\n{text}");
+        }
     }
 
     #[test]
