@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Mutex;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query};
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::data::{Attachment, Device};
 use super::gateway::{DialError, GatewayHandle, Opened};
 use super::node::{Node, lock};
 use super::verbs::{INNER_MTU_BYTES, operation_failure, status_of_io, unpublish, with_causes};
 use crate::control::{ExitStatus, Failure};
-use crate::dns::{self, Caller, Outcome, Suffix, Transport};
+use crate::dns::{self, Caller, Outcome, PRIVATE_ZONE, Suffix, Transport};
 use crate::gossip::{AttachSpec, Done};
 use crate::membership::{Membership, Network};
 use crate::model::{AttachmentId, CONTAINERS, NetworkId, WgPublicKey, WgSecret};
@@ -162,30 +162,35 @@ impl Gateways {
             };
         }
         let missing = |why: &str| (ExitStatus::NotFound, why.to_owned(), HINT);
-        let mut asked = Name::from_ascii(name).map_err(|_| missing("it is no domain name"))?;
-        asked.set_fqdn(true);
-        let mut query = Message::new(0, MessageType::Query, OpCode::Query);
-        query.add_query(Query::query(asked, RecordType::A));
-        let query = query.to_vec().map_err(|_| missing("it is no domain name"))?;
-        let (caller, mut out) = (Caller::outside(&network.id, node.id), Vec::new());
-        let membership = node.membership();
-        let outcome = lock(&self.names).answer(&membership, &caller, (&query, Transport::Tcp), clock::now(), &mut out);
-        if outcome != Outcome::Answered {
-            return Err(missing("it is no name of the network"));
-        }
-        let answer = Message::from_vec(&out).map_err(|_| missing("it has no answer"))?;
-        let addresses: Vec<_> = answer
-            .answers
-            .iter()
-            .filter_map(|record| match record.data {
-                RData::A(address) => Some(address.0),
-                _ => None,
-            })
-            .collect();
+        let found = self.ask(node, network, name).or_else(|why| {
+            // To a container a namespace that is a domain of the internet is outside; from here only the network can be meant.
+            self.ask(node, network, &format!("{}.svc.{PRIVATE_ZONE}", name.trim_end_matches('.'))).map_err(|_| why)
+        });
+        let addresses = found.map_err(missing)?;
         match addresses.is_empty() {
             true => Err(missing("no container that is ready has this name")),
             false => Ok(addresses),
         }
+    }
+
+    /// The addresses that the resolver gives to somebody outside; none if the name is there and nobody is ready.
+    fn ask(&self, node: &Node, network: &Network, name: &str) -> Result<Vec<Ipv4Addr>, &'static str> {
+        let mut asked = Name::from_ascii(name).map_err(|_| "it is no domain name")?;
+        asked.set_fqdn(true);
+        let mut query = Message::new(0, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(asked, RecordType::A));
+        let query = query.to_vec().map_err(|_| "it is no domain name")?;
+        let (caller, mut out) = (Caller::outside(&network.id, node.id), Vec::new());
+        let membership = node.membership();
+        let outcome = lock(&self.names).answer(&membership, &caller, (&query, Transport::Tcp), clock::now(), &mut out);
+        let answer = Message::from_vec(&out).ok().filter(|_| outcome == Outcome::Answered);
+        let answer = answer.filter(|answer| answer.metadata.response_code == ResponseCode::NoError);
+        let records = answer.ok_or("it is no name of the network")?.answers;
+        let address = |record: Record| match record.data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        };
+        Ok(records.into_iter().filter_map(address).collect())
     }
 }
 

@@ -65,16 +65,17 @@ fn a_gateway_is_no_container_and_has_no_name() {
     in_lab(|lab| {
         let [a, b] = lab.cluster(["a", "b"])?;
         a.network("demo", &[&b])?;
-        let web = b.container("web", "demo", "my-shop", &[])?;
+        let web = b.container("web", "demo", "shop", &[])?;
         let _server = serve_site(&web, "here", 3000)?;
-        let (_forward, listen) = listening(&a, &["forward", "0:web.my-shop:3000"])?;
+        // `shop` is a domain of the internet too: for a container that name is outside, and here it can only be the network's.
+        let (_forward, listen) = listening(&a, &["forward", "0:web.shop:3000"])?;
         let url = format!("http://{listen}/");
         until("a page", SOON, || Ok(curl(&a, &[&url]).ok().filter(|page| page == "here")))?;
         for host in [&a, &b] {
             ensure!(host.json(&["container", "ls"])?.as_array().map(Vec::len) == Some(1));
             ensure!(host.json(&["network", "ls"])?[0]["containers"] == 1);
         }
-        let (status, _) = web.dig_status("gateway.my-shop.svc.private-network.internal", "A")?;
+        let (status, _) = web.dig_status("gateway.shop.svc.private-network.internal", "A")?;
         ensure!(status == "NXDOMAIN", "{status}");
         let (status, _) = web.dig_status("_apps.svc.private-network.internal", "TXT")?;
         ensure!(status == "NOERROR", "{status}");
