@@ -593,7 +593,7 @@ fn nginx_inherits_nothing_of_the_daemon_and_is_started_again_when_it_is_killed()
         a.peerd()?;
         serves(&client, &[&url], "one")?;
         a.peerctl(&["ingress", "disable"])?.ok()?;
-        ensure!(is_closed(&client, &url)?);
+        ensure!(is_closed(&client, &url)?, "it still serves");
         Ok(())
     });
 }

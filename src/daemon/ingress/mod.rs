@@ -59,8 +59,8 @@ pub struct Ingress {
 /// How it is, for people.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// What it was kept by.
-    pub settings: Settings,
+    /// What it was kept by last; `None` before it was for the first time.
+    pub settings: Option<Settings>,
     pub plan: Plan,
     pub fronts: Fronts,
     pub nginx_version: Option<String>,
@@ -129,7 +129,7 @@ impl Ingress {
         let settled = async {
             loop {
                 let kept = self.kept.notified();
-                if lock(&self.shown).settings == self.settings() {
+                if lock(&self.shown).settings.as_ref() == Some(&self.settings()) {
                     return;
                 }
                 kept.await;

@@ -248,6 +248,40 @@ fn shown(line: &str) -> String {
     line.chars().take(LINE_LEN_MAX).collect()
 }
 
+/// Ends what an nginx of this folder has left behind: workers whose master was killed serve on, and keep its ports.
+pub async fn end_leftovers(dir: &Path) {
+    let deadline = clock::now() + STOP_TIMEOUT;
+    loop {
+        let left = leftovers(dir);
+        for worker in &left {
+            // One that has ended since is no error.
+            let _ = worker.signal(Signal::TERM);
+        }
+        if left.is_empty() || clock::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(RELOAD_LOOK_INTERVAL).await;
+    }
+}
+
+/// The processes called nginx that work in this folder, which is closed to everybody else.
+fn leftovers(dir: &Path) -> Vec<ChildHandle> {
+    let Ok(dir) = dir.canonicalize() else { return Vec::new() };
+    let is_one = |process: &Path| {
+        let comm = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        comm.trim() == "nginx" && std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == dir)
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let processes = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|process| is_one(process));
+    processes
+        .filter_map(|process| {
+            let handle = ChildHandle::open(process.file_name()?.to_str()?.parse().ok()?).ok()?;
+            // The number may be another's since it was looked at; the handle's is not.
+            is_one(&process).then_some(handle)
+        })
+        .collect()
+}
+
 /// Who is to run the workers: nobody in particular unless root starts nginx. Where a user namespace has no other account,
 /// root itself.
 pub fn worker_account() -> Option<&'static str> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access::AccessLog;
-use super::nginx::{NginxError, Program, Running, worker_account};
+use super::nginx::{NginxError, Program, Running, end_leftovers, worker_account};
 use super::{Settings, has_ipv6, make_folders, why_not_free};
 use crate::daemon::gateway::{Front, Listen};
 use crate::daemon::node::{Node, lock};
@@ -146,7 +146,7 @@ impl Keeper {
         }
         problems.truncate(PROBLEMS_MAX);
         let mut shown = lock(&node.ingress.shown);
-        shown.settings = settings;
+        shown.settings = Some(settings);
         shown.plan = plan;
         shown.problems = problems;
         shown.fault = fault.map(|error| with_causes(&error));
@@ -178,11 +178,15 @@ impl Keeper {
             connections_max: connections_max(),
         };
         let mut plan = plan.clone();
-        let running = self.running.as_ref().map(|_| &self.ports);
+        let is_running = self.running.as_mut().is_some_and(|running| !running.has_ended());
+        if !is_running {
+            // What they listen on is not somebody else's.
+            end_leftovers(&dir).await;
+        }
+        let running = is_running.then_some(&self.ports);
         leave_out_taken_ports(&mut plan, running, ipv6, problems);
         let checked = Check { program: &program, dir: &dir, layout: &layout };
         let text = checked.acceptable(&mut plan, problems).await?;
-        let is_running = self.running.as_mut().is_some_and(|running| !running.has_ended());
         if is_running && text == self.live {
             return Ok(());
         }

@@ -22,8 +22,8 @@ use crate::sys::clock;
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub async fn status(node: &Node) -> Answer {
-    let Shown { settings, plan, nginx_version, nginx_since, reloads, last_reload_ms, problems, fault, .. } =
-        node.ingress.show();
+    let settings = node.ingress.settings();
+    let Shown { plan, nginx_version, nginx_since, reloads, last_reload_ms, problems, fault, .. } = node.ingress.show();
     let membership = node.membership();
     let gateways = node.gateways.thread.stats().await;
     let gateways = gateways.into_iter().map(|(network, stats)| GatewayRow {
@@ -53,14 +53,14 @@ pub async fn status(node: &Node) -> Answer {
 }
 
 pub fn routes(node: &Node) -> Answer {
-    let shown = node.ingress.show();
+    let (shown, settings) = (node.ingress.show(), node.ingress.settings());
     let membership = node.membership();
     let mut rows = Vec::new();
     for route in &shown.plan.routes {
         let counts = shown.counts.get(&route.service.to_string()).cloned().unwrap_or_default();
         rows.push(IngressRoute {
             names: route.names.iter().map(ToString::to_string).collect(),
-            error: (!shown.settings.enabled).then(|| "the ingress role is not enabled on this node".to_owned()),
+            error: (!settings.enabled).then(|| "the ingress role is not enabled on this node".to_owned()),
             requests: counts.requests,
             errors: counts.by_class[4],
             rx_bytes: counts.received_bytes,
