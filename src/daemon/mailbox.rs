@@ -2,9 +2,10 @@
 //!
 //! Nobody waits for the thread to tell it something, and it waits for nobody: whoever holds the lock changes one thing.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
+use tokio::sync::oneshot;
 
 /// What is told, as one value; `None` once the thread has stopped.
 pub struct Mailbox<T> {
@@ -41,8 +42,30 @@ impl<T: Default> Mailbox<T> {
         }
     }
 
+    /// Tells the thread something that it answers; `None` once it has stopped.
+    pub async fn ask<R>(&self, ask: impl FnOnce(&mut T, oneshot::Sender<R>)) -> Option<R> {
+        let (answer, wait) = oneshot::channel();
+        self.tell(|told| ask(told, answer));
+        wait.await.ok()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<T>> {
         // Nobody panics while holding it, and each field stands for itself.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that the thread has stopped, however it did, and in the log what it means if it panicked.
+pub struct StopOnDrop<T: Default> {
+    pub mailbox: Arc<Mailbox<T>>,
+    pub failure: &'static str,
+}
+
+impl<T: Default> Drop for StopOnDrop<T> {
+    fn drop(&mut self) {
+        self.mailbox.stop();
+        if std::thread::panicking() {
+            tracing::error!("{}", self.failure);
+        }
     }
 }

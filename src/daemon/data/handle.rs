@@ -124,8 +124,6 @@ impl DataHandle {
     }
 
     async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
-        let (answer, wait) = oneshot::channel();
-        self.shared.tell(|told| told.calls.push_back(call(answer)));
-        wait.await.ok()
+        self.shared.ask(|told, answer| told.calls.push_back(call(answer))).await
     }
 }

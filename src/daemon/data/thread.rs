@@ -13,6 +13,7 @@ use super::backlog::{Backlog, Read, Routed};
 use super::devices::Devices;
 use super::handle::{Call, Shared};
 use super::{Attachment, DataError, DataEvent, DataStats, Device, Replies, Resolver};
+use crate::daemon::mailbox::StopOnDrop;
 use crate::daemon::quic_socket::{QuicDatagrams, QuicSender};
 use crate::model::{AttachmentId, NodeId};
 use crate::packet::{Class, runs};
@@ -34,6 +35,9 @@ const BURST_BYTES: usize = 128 << 10;
 const BURST_BYTES_PER_PACKET: usize = 1024;
 /// With less than this received at once, nothing stands in the socket.
 const BULK_BYTES: usize = 64 << 10;
+
+/// What a panic of the thread means.
+const FAILURE: &str = "the data thread has failed: containers are cut off until the node is started again";
 
 /// What the thread is made of.
 pub(super) struct Parts {
@@ -98,23 +102,11 @@ pub(super) fn spawn(parts: Parts) -> io::Result<Arc<Shared>> {
         stopping: false,
     };
     std::thread::Builder::new().name("peerd-data".to_owned()).spawn(move || {
-        let stop = StopOnDrop(thread.shared.clone());
+        let stop = StopOnDrop { mailbox: thread.shared.clone(), failure: FAILURE };
         thread.run();
         drop(stop);
     })?;
     Ok(shared)
-}
-
-/// Says that the thread has stopped, however it did.
-struct StopOnDrop(Arc<Shared>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.stop();
-        if std::thread::panicking() {
-            tracing::error!("the data thread has failed: containers are cut off until the node is started again");
-        }
-    }
 }
 
 impl DataThread {

@@ -131,9 +131,7 @@ impl GatewayHandle {
     }
 
     async fn call<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
-        let (answer, wait) = oneshot::channel();
-        self.shared.tell(|told| told.calls.push_back(call(answer)));
-        wait.await.ok()
+        self.shared.ask(|told, answer| told.calls.push_back(call(answer))).await
     }
 }
 

@@ -21,6 +21,7 @@ use super::sessions::Asker;
 use super::splice::{Carried, Client, Splice, Turn, break_socket, set_nonblocking};
 use super::splices::Splices;
 use super::{DialError, GatewayStats, Opened};
+use crate::daemon::mailbox::StopOnDrop;
 use crate::model::NetworkId;
 use crate::netstack::{Ending, StreamId, StreamState};
 use crate::sys::tun_io::READ_LEN;
@@ -41,6 +42,10 @@ const CONNECTIONS_MAX: usize = 32_768;
 const DESCRIPTORS_LEFT: usize = 256;
 /// How long a stream may take to deliver what a client has left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
+
+/// What a panic of the thread means.
+const FAILURE: &str =
+    "the gateway thread has failed: nothing from outside reaches a container until the node is started again";
 
 struct GatewayThread {
     poll: Poll,
@@ -66,25 +71,11 @@ pub(super) fn spawn() -> io::Result<Arc<Shared>> {
     let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
     let theirs = shared.clone();
     std::thread::Builder::new().name("peerd-gateway".to_owned()).spawn(move || {
-        let stop = StopOnDrop(theirs.clone());
+        let stop = StopOnDrop { mailbox: theirs.clone(), failure: FAILURE };
         GatewayThread::new(poll, theirs).run();
         drop(stop);
     })?;
     Ok(shared)
-}
-
-/// Says that the thread has stopped, however it did.
-struct StopOnDrop(Arc<Shared>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.stop();
-        if std::thread::panicking() {
-            tracing::error!(
-                "the gateway thread has failed: nothing from outside reaches a container until the node is started again"
-            );
-        }
-    }
 }
 
 impl GatewayThread {
