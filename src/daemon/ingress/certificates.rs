@@ -86,9 +86,13 @@ impl Certificates {
         if names.len() > NAMES_MAX {
             return Err(CertificateError::TooMany);
         }
-        let file = file_of(&names);
+        // Another certificate is another file, so that nginx is told of it.
+        let file = blake3::hash(chain).to_hex()[..24].to_owned();
         write(&self.dir.join(format!("{file}.key")), key)?;
         write(&self.dir.join(format!("{file}.crt")), chain)?;
+        for replaced in self.list().iter().filter(|other| other.names == names && other.file != file) {
+            self.remove_files(replaced)?;
+        }
         Ok(Certificate { file, names })
     }
 
@@ -97,10 +101,13 @@ impl Certificates {
         let all = self.list();
         let found = all.iter().find(|certificate| certificate.names.contains(name));
         let found = found.ok_or_else(|| CertificateError::Missing(name.to_string()))?;
-        for ending in ["crt", "key"] {
-            fs::remove_file(self.dir.join(format!("{}.{ending}", found.file)))?;
-        }
-        Ok(())
+        Ok(self.remove_files(found)?)
+    }
+
+    fn remove_files(&self, certificate: &Certificate) -> io::Result<()> {
+        ["crt", "key"]
+            .iter()
+            .try_for_each(|ending| fs::remove_file(self.dir.join(format!("{}.{ending}", certificate.file))))
     }
 
     /// The development authority's own certificate as PEM; made if there is none.
@@ -168,14 +175,6 @@ fn names_of(chain: &[u8], key: &[u8]) -> Result<Vec<ServerPattern>, CertificateE
     Ok(names)
 }
 
-fn file_of(names: &[ServerPattern]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for name in names {
-        hasher.update(name.as_str().as_bytes()).update(b" ");
-    }
-    hasher.finalize().to_hex()[..24].to_owned()
-}
-
 /// Writes a file for its owner alone, whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
@@ -208,7 +207,8 @@ mod tests {
         let authority = certificates.authority(NOW).expect("made");
         let one = certificates.issue(&patterns(&["a.test", "*.b.test"]), NOW).expect("made");
         assert_eq!(one.names, patterns(&["a.test", "*.b.test"]));
-        certificates.issue(&patterns(&["a.test", "*.b.test"]), NOW + 60).expect("made");
+        let again = certificates.issue(&patterns(&["a.test", "*.b.test"]), NOW + 60).expect("made");
+        assert_ne!(again.file, one.file, "nginx would not see the difference");
         certificates.issue(&patterns(&["c.test"]), NOW).expect("made");
         assert_eq!(certificates.authority(NOW + 99).expect("read"), authority);
         assert_eq!(certificates.list().len(), 2);
