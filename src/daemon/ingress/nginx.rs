@@ -4,7 +4,7 @@
 //! accepted it; the last good one stays otherwise. A change is a reload: workers of the configuration before finish what
 //! they have under way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -118,7 +118,7 @@ impl Program {
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(listen(stderr, said.clone()));
         }
-        Ok(Running { child, handle, pid, workers: BTreeMap::new(), said, since: clock::now() })
+        Ok(Running { child, handle, pid, dir: dir.to_owned(), said, since: clock::now() })
     }
 }
 
@@ -127,8 +127,7 @@ pub struct Running {
     child: Child,
     handle: ChildHandle,
     pub pid: u32,
-    /// Those that were seen last. Should their master be killed, they would serve on, and keep its ports.
-    workers: BTreeMap<u32, ChildHandle>,
+    dir: PathBuf,
     said: Arc<Mutex<VecDeque<String>>>,
     pub since: Instant,
 }
@@ -136,7 +135,7 @@ pub struct Running {
 impl Running {
     /// Has it read its configuration again, and waits until workers of the new one are there.
     pub async fn reload(&mut self) -> Result<(), NginxError> {
-        let before = self.note_workers();
+        let before = self.workers();
         lock(&self.said).clear();
         self.handle.signal(Signal::HUP)?;
         self.wait_for_workers(|now| now.iter().any(|pid| !before.contains(pid))).await
@@ -149,7 +148,7 @@ impl Running {
 
     async fn wait_for_workers(&mut self, enough: impl Fn(&[u32]) -> bool) -> Result<(), NginxError> {
         let deadline = clock::now() + RELOAD_TIMEOUT;
-        while !enough(&self.note_workers()) {
+        while !enough(&self.workers()) {
             if self.has_ended() {
                 return Err(NginxError::Ended(self.last_words()));
             }
@@ -182,20 +181,9 @@ impl Running {
     }
 
     /// The processes that it has started, those that finish older work included.
-    pub fn note_workers(&mut self) -> Vec<u32> {
+    fn workers(&self) -> Vec<u32> {
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
-        let pids: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-        if !pids.is_empty() {
-            self.workers.retain(|pid, _| pids.contains(pid));
-        }
-        for pid in &pids {
-            if !self.workers.contains_key(pid)
-                && let Ok(handle) = ChildHandle::open(*pid)
-            {
-                self.workers.insert(*pid, handle);
-            }
-        }
-        pids
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// Ends it.
@@ -213,9 +201,7 @@ impl Drop for Running {
         // Its workers end with it, unless it was killed before.
         let _ = self.handle.signal(Signal::TERM);
         if self.has_ended() {
-            for worker in self.workers.values() {
-                let _ = worker.signal(Signal::TERM);
-            }
+            signal_leftovers(&self.dir);
         }
     }
 }
@@ -251,17 +237,19 @@ fn shown(line: &str) -> String {
 /// Ends what an nginx of this folder has left behind: workers whose master was killed serve on, and keep its ports.
 pub async fn end_leftovers(dir: &Path) {
     let deadline = clock::now() + STOP_TIMEOUT;
-    loop {
-        let left = leftovers(dir);
-        for worker in &left {
-            // One that has ended since is no error.
-            let _ = worker.signal(Signal::TERM);
-        }
-        if left.is_empty() || clock::now() >= deadline {
-            return;
-        }
+    while signal_leftovers(dir) && clock::now() < deadline {
         tokio::time::sleep(RELOAD_LOOK_INTERVAL).await;
     }
+}
+
+/// Tells them to end; whether there are any.
+fn signal_leftovers(dir: &Path) -> bool {
+    let left = leftovers(dir);
+    for worker in &left {
+        // One that has ended since is no error.
+        let _ = worker.signal(Signal::TERM);
+    }
+    !left.is_empty()
 }
 
 /// The processes called nginx that work in this folder, which is closed to everybody else.

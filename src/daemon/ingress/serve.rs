@@ -185,8 +185,12 @@ impl Keeper {
         }
         let running = is_running.then_some(&self.ports);
         leave_out_taken_ports(&mut plan, running, ipv6, problems);
-        let checked = Check { program: &program, dir: &dir, layout: &layout };
-        let text = checked.acceptable(&mut plan, problems).await?;
+        let check = Check { program: &program, dir: &dir, layout: &layout };
+        let text = check.written(&plan, problems);
+        if is_running && text == self.live {
+            return Ok(());
+        }
+        let text = check.acceptable(text, &mut plan, problems).await?;
         if is_running && text == self.live {
             return Ok(());
         }
@@ -216,10 +220,7 @@ impl Keeper {
     /// What nobody tells: what was asked for, and whether nginx still runs.
     async fn look(&mut self) {
         let node = self.node.clone();
-        let ended = self.running.as_mut().is_some_and(|running| {
-            running.note_workers();
-            running.has_ended()
-        });
+        let ended = self.running.as_mut().is_some_and(Running::has_ended);
         let due = self.retry.is_some_and(|at| at <= clock::now());
         if ended {
             let why = self.running.take().map(|running| running.last_words()).unwrap_or_default();
@@ -319,13 +320,24 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The text that nginx accepts: of the whole plan, or of what is left when everything that it refuses is taken out.
-    async fn acceptable(&self, plan: &mut Plan, problems: &mut Vec<String>) -> Result<String, NginxError> {
+    /// The text of the whole plan.
+    fn written(&self, plan: &Plan, problems: &mut Vec<String>) -> String {
         let (text, uncovered) = configuration(plan, self.layout);
         for (service, name) in uncovered {
             let name = name.map_or_else(|| "its names".to_owned(), |name| name.to_string());
             problems.push(format!("{service}: no certificate covers {name}: peerctl ingress cert"));
         }
+        text
+    }
+
+    /// The text that nginx accepts: `text`, which is the whole plan's, or that of what is left when everything that nginx refuses is
+    /// taken out.
+    async fn acceptable(
+        &self,
+        text: String,
+        plan: &mut Plan,
+        problems: &mut Vec<String>,
+    ) -> Result<String, NginxError> {
         let Err(error) = self.verdict(&text).await else { return Ok(text) };
         // With nothing to serve there is nothing to take out.
         self.verdict(&configuration(&Plan::default(), self.layout).0).await?;
@@ -410,7 +422,8 @@ mod tests {
         let routes: Vec<_> = names.iter().enumerate().map(|(at, name)| route(name, port(at))).collect();
         let mut problems = Vec::new();
         let mut plan = Plan { routes: routes.clone(), ..Plan::default() };
-        check.acceptable(&mut plan, &mut problems).await.expect("accepted");
+        let text = check.written(&plan, &mut problems);
+        check.acceptable(text, &mut plan, &mut problems).await.expect("accepted");
         assert_eq!((plan.routes.len(), problems.len()), (5, 0));
         // One tenant's certificate breaks after it was taken.
         let bad = certificates.iter().find(|c| c.covers(&"c.test".parse().expect("a name"))).expect("there");
@@ -419,7 +432,8 @@ mod tests {
         let mut plan = Plan { routes, ..Plan::default() };
         let layout = Layout { certificates: &sorted_last(&certificates, bad), ..layout };
         let check = Check { layout: &layout, ..check };
-        let text = check.acceptable(&mut plan, &mut problems).await.expect("the rest is accepted");
+        let text = check.written(&plan, &mut problems);
+        let text = check.acceptable(text, &mut plan, &mut problems).await.expect("the rest is accepted");
         assert_eq!((plan.routes.len(), problems.len()), (4, 1), "{problems:?}");
         assert!(problems[0].starts_with("pn-a/app/c on port 20002: nginx does not accept"), "{problems:?}");
         assert!(text.contains("a.test") && !text.contains("c.test"));
