@@ -25,8 +25,9 @@ use super::message::ShardState;
 use crate::membership::{Log, Pen, SetHash, Shard};
 use crate::model::{Boot, NetworkId, NodeId};
 
-/// How long a node waits where nobody can be reached.
-pub const ALONE: Duration = Duration::from_secs(30);
+/// How long a node waits where nobody can be reached: long enough for a second dial after one that was given up, and short
+/// enough for a cluster to be whole again within 30 s.
+pub const ALONE: Duration = Duration::from_secs(20);
 /// How long a connection takes at most to whoever can be reached.
 const REACH: Duration = Duration::from_secs(3);
 /// Boots are skipped by less than this.

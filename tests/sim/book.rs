@@ -49,6 +49,9 @@ pub struct Book {
     pub perhaps_expelled: BTreeSet<NodeId>,
     /// Whose grant was asked to be taken back: what it hosts there may go.
     pub perhaps_ungranted: BTreeSet<(NetworkId, NodeId)>,
+    /// Granted while a disk was in two machines. Of what the two said, one's alone stays: whom the other one granted knows a secret, and
+    /// no record is left that says so.
+    pub perhaps_forgotten: BTreeSet<(NetworkId, NodeId)>,
     /// Networks in which a disk was set back where nobody could tell: their addresses are excused.
     pub excused: BTreeSet<NetworkId>,
 }

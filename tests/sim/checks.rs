@@ -333,9 +333,9 @@ fn same(one: &Network, other: &Network) -> Result<(), &'static str> {
 /// Who is granted a network no more does not know its newest secret.
 fn kept_out(world: &World, network: &Network) -> Result<(), String> {
     for (at, node) in world.nodes.iter().enumerate().filter(|(_, node)| node.clone_of.is_none()) {
-        let Some(machine) = node.machine.as_ref().filter(|_| !network.grants.contains_key(&node.id())) else {
-            continue;
-        };
+        let key = (network.id.clone(), node.id());
+        let is_out = !network.grants.contains_key(&node.id()) && !world.book.perhaps_forgotten.contains(&key);
+        let Some(machine) = node.machine.as_ref().filter(|_| is_out) else { continue };
         let mut known = machine.network_keys(&network.id).into_iter();
         if known.any(|(generation, secret)| network.secret == Some((generation, secret.hash()))) {
             let is_member = world.nodes[0].machine.as_ref().is_some_and(|m| m.membership().node(node.id()).is_some());

@@ -154,6 +154,44 @@ fn who_was_certified_by_a_lost_record_is_certified_again() {
     still_hold(&[15114]);
 }
 
+// A seed is another run with keyed hashes than with signatures; these were found with them.
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn whoever_drops_a_grant_with_a_copied_log_takes_it_back() {
+    still_hold(&[4572]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn no_secret_older_than_the_newest_is_given_away() {
+    still_hold(&[481]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn a_replaced_secret_is_not_replaced_again() {
+    still_hold(&[7885]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn a_gate_opens_after_those_who_know_were_asked() {
+    still_hold(&[8995, 9723]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn a_gate_whose_only_other_grantee_never_comes_opens_in_time() {
+    still_hold(&[12749, 16246]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
+    still_hold(&[15987]);
+}
+
 #[cfg(feature = "daemon")]
 #[test]
 fn every_mutant_still_fits_its_place_once() {

@@ -49,7 +49,9 @@ impl World {
         let (token, networks) = self.book.tokens.remove(0);
         let at = self.add();
         let node = self.nodes[at].id();
-        self.book.ever_granted.extend(networks.into_iter().map(|network| (network, node)));
+        for network in networks {
+            self.note_granted(network, node);
+        }
         self.ask(at, Intent::Join, |machine, now| machine.join(token, now));
     }
 
@@ -58,8 +60,15 @@ impl World {
         if self.nodes.iter().any(|copy| copy.clone_of.is_some() && copy.id() == node) {
             self.book.excused.insert(network.clone());
         }
-        self.book.ever_granted.insert((network.clone(), node));
+        self.note_granted(network.clone(), node);
         self.ask(at, Intent::Grant, |machine, now| machine.grant(network, node, role, now));
+    }
+
+    fn note_granted(&mut self, network: NetworkId, node: NodeId) {
+        if self.nodes.iter().any(|copy| copy.clone_of.is_some()) {
+            self.book.perhaps_forgotten.insert((network.clone(), node));
+        }
+        self.book.ever_granted.insert((network, node));
     }
 
     pub fn ungrant(&mut self, at: usize, network: &NetworkId, node: NodeId) {
