@@ -5,17 +5,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// What is told, as one value; `None` once the thread has stopped.
 pub struct Mailbox<T> {
     told: Mutex<Option<T>>,
     waker: Waker,
+    has_stopped: Notify,
 }
 
 impl<T: Default> Mailbox<T> {
     pub fn new(waker: Waker) -> Self {
-        Self { told: Mutex::new(Some(T::default())), waker }
+        Self { told: Mutex::new(Some(T::default())), waker, has_stopped: Notify::new() }
     }
 
     /// Everything that was told since the last time.
@@ -28,6 +29,18 @@ impl<T: Default> Mailbox<T> {
         let told = self.lock().take();
         // Without the lock: a call that is dropped may have something to say itself.
         drop(told);
+        self.has_stopped.notify_waiters();
+    }
+
+    /// Waits until the thread has stopped.
+    pub async fn stopped(&self) {
+        let stopped = self.has_stopped.notified();
+        tokio::pin!(stopped);
+        // It may stop between the look and the wait.
+        stopped.as_mut().enable();
+        if self.lock().is_some() {
+            stopped.await;
+        }
     }
 
     /// Changes what the thread is to hear, and wakes it; nothing happens once it has stopped.

@@ -21,6 +21,7 @@ pub mod quic_socket;
 mod readiness;
 mod resolver;
 mod start;
+mod tasks;
 pub mod usage;
 mod verbs;
 mod watches;

@@ -23,6 +23,7 @@ use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
 use super::readiness::Readiness;
 use super::resolver;
+use super::tasks::Tasks;
 use super::verbs;
 use super::watches::Watches;
 use super::writer::{HeadFile, Writer};
@@ -41,6 +42,8 @@ const COMMAND_COUNT_MAX: usize = 64;
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the node tries to say goodbye when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The task that says goodbye to the peers when the node stops.
+const ENGINE: &str = "what speaks with the other nodes";
 
 fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     Failure::new(status, "cannot start the node", why, hint)
@@ -141,7 +144,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         cannot_start(verbs::status_of_io(&error), why, hint)
     })?;
     let listen = shared.local_addr().map_err(|error| failed(&error, "give another with --listen"))?;
-    let (data, quic, facts) =
+    let mut tasks = Tasks::default();
+    let (data, quic, facts, forwarding) =
         start_data_plane(shared, identity.node(), watched.clone(), callers.clone(), config.dns_suffixes.clone())?;
 
     let endpoint =
@@ -167,7 +171,14 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let (engine, inbox) = Engine::new(parts);
     let (commands, work) = mpsc::channel(COMMAND_COUNT_MAX);
     let (stop, stopped) = oneshot::channel();
-    let engine = tokio::spawn(engine.run(inbox, work, stopped));
+    tasks.spawn(ENGINE, engine.run(inbox, work, stopped));
+    tasks.spawn("the resolver's way outside", async {
+        forwarding.await;
+        // Its questions have ended with the data plane, which says so itself.
+        std::future::pending().await
+    });
+    let watched_gateway = gateway.clone();
+    tasks.spawn("the gateway", async move { watched_gateway.stopped().await });
 
     let node = Arc::new(Node {
         id,
@@ -201,25 +212,25 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let mut interrupted =
         signal(SignalKind::interrupt()).map_err(|error| failed(&error, "the daemon's log tells more"))?;
     let events = data.take_events().expect("nobody has asked before");
-    let heeding = tokio::spawn({
+    tasks.spawn("the data plane", {
         let node = node.clone();
         async move { verbs::heed(&node, events).await }
     });
-    let sweeping = tokio::spawn({
+    tasks.spawn("what lets go containers that have ended", {
         let node = node.clone();
         async move { verbs::sweep(&node).await }
     });
-    let readying = tokio::spawn({
+    tasks.spawn("what asks containers whether they are ready", {
         let node = node.clone();
         async move { verbs::make_ready(&node).await }
     });
-    let following = tokio::spawn({
+    tasks.spawn("what follows the host's addresses", {
         let (node, listen) = (node.clone(), config.listen);
         async move { addresses::follow(&node, listen, announced).await }
     });
-    let fronting = tokio::spawn(ingress::serve(node.clone()));
+    tasks.spawn("the ingress", ingress::serve(node.clone()));
     let (listener, socket_file) = control.into_tokio().map_err(|e| failed(&e, "--socket"))?;
-    let serving = tokio::spawn(control::serve(listener, node.clone()));
+    tasks.spawn("the control socket", control::serve(listener, node.clone()));
     tracing::info!(node = %id, %listen, socket = %config.socket.display(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -228,10 +239,10 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         _ = terminated.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),
         () = node.stop.notified() => Ok(()),
-        _ = heeding => Err(Failure::new(
+        what = tasks.failed() => Err(Failure::new(
             ExitStatus::Failure,
             "the node cannot go on",
-            "its data plane has failed",
+            format!("{what} has failed"),
             "start it again: containers keep their interfaces; the log tells more",
         )),
     };
@@ -239,11 +250,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Outside in: no more callers, then goodbye to the peers, and the packets last.
     drop(socket_file);
-    for task in [serving, sweeping, readying, following, fronting] {
-        task.abort();
-    }
     let _ = stop.send(());
-    if tokio::time::timeout(STOP_TIMEOUT, engine).await.is_err() {
+    if !tasks.stop(ENGINE, STOP_TIMEOUT).await {
         tracing::warn!("the peers were not all told goodbye");
     }
     data.shutdown().await;
@@ -256,15 +264,15 @@ fn start_data_plane(
     membership: watch::Receiver<Arc<Membership>>,
     callers: Callers,
     suffixes: Vec<Suffix>,
-) -> Result<(DataHandle, Arc<QuicSocket>, Facts), Failure> {
+) -> Result<(DataHandle, Arc<QuicSocket>, Facts, impl Future<Output = ()> + use<>), Failure> {
     let (resolver, outside) = resolver::new(membership, callers, suffixes, random::Os.next_u64());
     let config = DataConfig { socket: udp, resolver: Box::new(resolver), seed: random::seed(), node };
     let (data, quic, facts) = DataPlane::spawn(config).map_err(|error| {
         cannot_start(ExitStatus::Failure, verbs::with_causes(&error), "does the system still give threads?")
     })?;
     let waking = data.clone();
-    tokio::spawn(forward::run(outside, Upstreams::of(HOST_RESOLV_CONF), move || waking.wake()));
-    Ok((data, quic, facts))
+    let forwarding = forward::run(outside, Upstreams::of(HOST_RESOLV_CONF), move || waking.wake());
+    Ok((data, quic, facts, forwarding))
 }
 
 /// The name that the settings give, else the host's, else one that says nothing.

@@ -125,6 +125,11 @@ impl GatewayHandle {
         self.call(Call::Stats).await.unwrap_or_default()
     }
 
+    /// Waits until the thread has stopped.
+    pub async fn stopped(&self) {
+        self.shared.stopped().await;
+    }
+
     /// Stops the thread; everything that it holds is closed.
     pub async fn shutdown(&self) {
         self.call(Call::Shutdown).await;
