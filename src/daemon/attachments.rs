@@ -240,6 +240,17 @@ impl Attachments {
         inner.unserved.iter().filter(|id| inner.locals.contains_key(id)).copied().collect()
     }
 
+    /// The attachments that are served, but those that are being attached or detached.
+    pub fn served(&self) -> Vec<AttachmentId> {
+        let inner = lock(&self.inner);
+        let served = inner.locals.values().filter(|local| {
+            inner.keys.contains_key(&local.id)
+                && !inner.unserved.contains(&local.id)
+                && !inner.busy.contains_key(&local.anchor.id)
+        });
+        served.map(|local| local.id).collect()
+    }
+
     /// An attachment of an earlier run is served again, or never will be.
     pub fn note_settled(&self, id: AttachmentId) {
         lock(&self.inner).unserved.remove(&id);
@@ -367,6 +378,23 @@ mod tests {
         drop(claim);
         assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Unknown));
         assert!(attachments.claim_free(netns, id(2)).is_ok());
+    }
+
+    #[test]
+    fn served_is_what_has_a_key_and_is_not_being_changed_nor_left_from_an_earlier_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let attachments = attachments(&folder.path().join("state"), vec![local(1)]);
+        let key = || crate::model::WgSecret::random(&mut crate::sys::random::Os).public();
+        attachments.insert(local(2)).expect("written");
+        assert!(attachments.served().is_empty(), "neither has a key");
+        attachments.note_key(id(1), key());
+        attachments.note_key(id(2), key());
+        assert_eq!(attachments.served(), [id(2)]);
+        attachments.note_settled(id(1));
+        let (claim, _) = attachments.claim_held(id(2)).expect("there");
+        assert_eq!(attachments.served(), [id(1)]);
+        drop(claim);
+        assert_eq!(attachments.served(), [id(1), id(2)]);
     }
 
     #[test]

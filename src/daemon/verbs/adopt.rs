@@ -7,14 +7,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::attach::{Plug, Refused, blocking, plug};
-use super::detach::{take_off, unpublish_unknown};
+use super::detach::{reconcile, take_off};
 use super::drain;
 use super::failures::with_causes;
-use crate::daemon::attachments::Local;
+use crate::daemon::attachments::{Claim, Local};
 use crate::daemon::node::Node;
 use crate::gossip::OperationError;
 use crate::membership::Container;
-use crate::model::{AttachmentId, WgSecret};
+use crate::model::{AttachmentId, WgPublicKey, WgSecret};
 use crate::sys::netns::Netns;
 use crate::sys::tun::Adopters;
 use crate::sys::{clock, random};
@@ -63,15 +63,17 @@ pub async fn adopt(node: &Arc<Node>) {
     let mut under_way = JoinSet::new();
     for local in node.attachments.list() {
         let (node, means) = (node.clone(), means.clone());
+        // Before anything waits: the sweep leaves what is claimed alone, however long this takes.
+        let Ok((claim, local)) = node.attachments.claim_held(local.id) else { continue };
         under_way.spawn(async move {
-            if matches!(take_up(&node, &local, &means).await, Err(Unserved::NetworkUnknown)) {
-                let (id, network) = (local.id, &local.network);
+            let (id, network) = (local.id, local.network.clone());
+            if matches!(take_up(&node, claim, local, &means).await, Err(Unserved::NetworkUnknown)) {
                 tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
             }
         });
     }
     under_way.join_all().await;
-    unpublish_unknown(node).await;
+    reconcile(node).await;
 }
 
 /// Takes up those whose network was not known before.
@@ -82,38 +84,39 @@ pub(super) async fn adopt_late(node: &Node) {
     }
     let Some(means) = Means::of(node).await else { return };
     for id in unserved {
-        if let Ok((_claim, local)) = node.attachments.claim_held(id)
-            && take_up(node, &local, &means).await.is_ok()
+        if let Ok((claim, local)) = node.attachments.claim_held(id)
+            && take_up(node, claim, local, &means).await.is_ok()
         {
             tracing::info!(attachment = %id, "a container of the last run is served again");
         }
     }
 }
 
-/// Takes one up again, or lets it go. Nobody else attaches or detaches it meanwhile.
-async fn take_up(node: &Node, local: &Local, means: &Means) -> Result<(), Unserved> {
-    let taken = adopt_one(node, local, means).await;
-    match &taken {
-        Ok(()) => {
-            node.attachments.note_settled(local.id);
-            if local.drain.is_some() {
-                // The last run may have noted it and come no further.
-                drain::publish(node, local.id).await;
-            }
-            node.readiness.announce();
-        }
-        Err(Unserved::Lost(why)) => {
-            tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
-            take_off(node, local).await;
-            node.attachments.note_settled(local.id);
-        }
-        Err(Unserved::NetworkUnknown) => {}
+/// Takes one up again, or lets it go. Nobody else attaches or detaches it until it is served.
+async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Result<(), Unserved> {
+    let taken = adopt_one(node, &local, means).await;
+    if let Err(Unserved::Lost(why)) = &taken {
+        tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
+        take_off(node, &local).await;
     }
-    taken
+    if !matches!(taken, Err(Unserved::NetworkUnknown)) {
+        node.attachments.note_settled(local.id);
+    }
+    // From here on it can be detached, though its key may wait long for the others or for the disk.
+    drop(claim);
+    let key = taken?;
+    publish(node, local.id, key).await;
+    if local.drain.is_some() {
+        // The last run may have noted it and come no further.
+        drain::publish(node, local.id).await;
+    }
+    node.readiness.announce();
+    Ok(())
 }
 
-async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<(), Unserved> {
-    let turn = means.turns.acquire().await.expect("nobody closes it");
+/// Has it served under a new key.
+async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<WgPublicKey, Unserved> {
+    let _turn = means.turns.acquire().await.expect("nobody closes it");
     let (anchor, id) = (local.anchor.clone(), local.id);
     let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| Unserved::Lost(with_causes(&error)))?;
     let Some(container) = means.published.get(&id) else {
@@ -126,18 +129,19 @@ async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<(), Unse
     let key = secret.public();
     let plugged = plug(node, local, container, secret, netns, Plug::Adopt(means.adopters.clone())).await;
     plugged.map_err(|Refused { failure, .. }| Unserved::Lost(failure.why))?;
-    drop(turn);
-    // Only now: who hears of the key opens a tunnel at once, and would find nobody.
-    let done = node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await;
-    match done {
-        Ok(Ok(_)) => Ok(()),
-        // It is published as soon as the disk takes it; until then the container serves this node's others.
-        Ok(Err(OperationError::NotStored)) => {
-            tracing::warn!(attachment = %id, "its new key is not published yet");
-            Ok(())
+    Ok(key)
+}
+
+/// Publishes the key under which it is served. Only now: who hears of the key opens a tunnel at once, and would find nobody.
+async fn publish(node: &Node, id: AttachmentId, key: WgPublicKey) {
+    match node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await {
+        // A node that stops leaves it to its next start.
+        Ok(Ok(_)) | Err(_) => {}
+        // The disk takes it later; until then the container serves this node's others.
+        Ok(Err(OperationError::NotStored)) => tracing::warn!(attachment = %id, "its new key is not published yet"),
+        // Its record has gone meanwhile, and the next sweep takes it off.
+        Ok(Err(error)) => {
+            tracing::warn!(attachment = %id, error = with_causes(&error), "its new key cannot be published");
         }
-        Ok(Err(error)) => Err(Unserved::Lost(with_causes(&error))),
-        // The node stops: the container waits for its next start.
-        Err(_) => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 //! Name first, so that nobody finds what is going, then traffic, then the device. Every step is done whatever became of the
 //! others, and nobody else touches the namespace meanwhile.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -108,7 +109,7 @@ pub(super) async fn forget(node: &Node, id: AttachmentId) {
     blocking(move || attachments.remove(id)).await;
 }
 
-/// Lets go containers whose namespace has ended, and records whose container nobody knows, until the node stops.
+/// Lets go containers whose namespace or record has gone, and records whose container nobody knows, until the node stops.
 ///
 /// The descriptor of a TUN keeps its namespace from ending, so the kernel never says that a container is gone: the path
 /// or process by which it was attached does.
@@ -124,7 +125,7 @@ pub async fn sweep(node: &Node) {
         let_go_lost(node).await;
         drain::let_go_drained(node).await;
         adopt_late(node).await;
-        unpublish_unknown(node).await;
+        reconcile(node).await;
     }
 }
 
@@ -153,9 +154,17 @@ async fn let_go(node: &Node, id: AttachmentId) {
 }
 
 /// Takes out the records of attaches that were cut short, and puts right those with a key that nobody has any more: a node
-/// whose state folder was set back takes up what it signed in later runs, and that is of another key.
-pub(super) async fn unpublish_unknown(node: &Node) {
-    let published = node.call(|engine| engine.gossip.attachments()).await.unwrap_or_default();
+/// whose state folder was set back takes up what it signed in later runs, and that is of another key. Takes off the containers
+/// whose record has gone: this node's grant was taken back, or the address is another's by now.
+pub(super) async fn reconcile(node: &Node) {
+    // Before the records: what is attached meanwhile is not among these.
+    let served = node.attachments.served();
+    let Ok(published) = node.call(|engine| engine.gossip.attachments()).await else { return };
+    let recorded: BTreeSet<AttachmentId> = published.iter().map(|(_, container)| container.id).collect();
+    for id in served.into_iter().filter(|id| !recorded.contains(id)) {
+        tracing::warn!(attachment = %id, "a container without a record is detached");
+        let_go(node, id).await;
+    }
     for (_, container) in published {
         let (id, gateway) = (container.id, node.gateways.key_of(container.id));
         let held = gateway.or_else(|| node.attachments.key_of(id));
