@@ -41,8 +41,8 @@ impl Gossip {
         }
     }
 
-    /// An older state of a log of ours, from a peer that makes a claim: if a grant is in it that is later than all that is known of
-    /// the peer's grants, it is taken back.
+    /// An older state of a log of ours, from a peer that makes a claim: if a grant is in it that is no earlier than all that is known
+    /// of the peer's grants, it is taken back. One of the same rev as what took the grant back was given in another life.
     pub(super) fn refuse_lost_grant(&mut self, peer: NodeId, theirs: &Delta) {
         let shard = &theirs.head.head().shard;
         let is_ours = theirs.head.origin() == self.me && self.is_claimed(peer, shard);
@@ -52,7 +52,7 @@ impl Gossip {
             _ => None,
         });
         let (granted, next) = (granted.max(), self.next_grant_rev(network, peer));
-        if let Some(granted) = granted.filter(|granted| Some(*granted) >= next) {
+        if let Some(granted) = granted.filter(|granted| Some(granted.next()) >= next) {
             tracing::warn!(node = %peer, %network, "a grant was lost with a copy of this node's disk: it is taken back");
             self.put_ungrant(network, peer, granted.next());
         }

@@ -202,6 +202,11 @@ impl Gossip {
             .collect()
     }
 
+    /// Whether a node is known to be expelled, or to have left: it is no member, and never will be.
+    pub fn is_expelled(&self, node: NodeId) -> bool {
+        self.state().is_some_and(|state| state.is_revoked(node))
+    }
+
     /// How many of a network's container addresses each node may give out; none of a network that this node has not.
     pub fn addresses_held(&self, network: &NetworkId) -> BTreeMap<NodeId, u64> {
         self.networks.get(network).map(|state| state.holdings.counts(CONTAINERS)).unwrap_or_default()

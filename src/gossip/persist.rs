@@ -108,8 +108,9 @@ impl Persister {
         waiters
     }
 
-    /// What the refused batch says in `shard`, in these files, is said no more: they are taken away instead.
+    /// What is to be said in `shard`, in these files, is said no more: they are taken away instead.
     pub fn withdraw(&mut self, shard: &Shard, names: &[String]) {
+        self.pending.deltas.retain(|delta| delta.head.head().shard != *shard);
         let Some((_, batch)) = &mut self.in_flight else { return };
         batch.deltas.retain(|delta| delta.head.head().shard != *shard);
         for write in batch.writes.iter_mut().filter(|write| names.contains(&write.name)) {

@@ -203,6 +203,8 @@ impl Gossip {
             self.restored.extend(log.stamp().map(|stamp| ((self.me, shard.clone()), stamp)));
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
+        // What a disk that refused has not taken yet is not to be heard of once it does.
+        self.persister.withdraw(&shard, &[files::own_log_name(&shard)]);
         self.unsaved.forget(&shard);
         self.rumours.forget(&shard);
         self.rotations.remove(id);

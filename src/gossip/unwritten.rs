@@ -54,7 +54,7 @@ impl Gossip {
     /// Nobody has heard of this network, and nobody will.
     fn uncreate(&mut self, id: &NetworkId, now: Instant) {
         let shard = Shard::Network(id.clone());
-        self.persister.withdraw(&shard, &[files::own_log_name(&shard), files::secrets_name(id)]);
+        self.persister.withdraw(&shard, &[files::secrets_name(id)]);
         self.lose_network(id, now);
     }
 

@@ -188,6 +188,18 @@ fn a_gate_whose_only_other_grantee_never_comes_opens_in_time() {
 
 #[cfg(feature = "keyed-hash")]
 #[test]
+fn what_a_refusing_disk_has_not_taken_of_a_lost_network_is_never_heard_of() {
+    still_hold(&[25838]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
+fn a_grant_of_a_lost_life_is_taken_back_though_another_life_has_used_its_rev() {
+    still_hold(&[19599]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
 fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
     still_hold(&[15987]);
 }
