@@ -101,6 +101,8 @@ fn keeps_its_word(world: &mut World, at: usize, of: impl Fn(&NetworkId) -> bool)
             world.book.perhaps_ungranted.contains(&(network.clone(), id)) || world.book.excused.contains(&network);
         match (phase, there.get(&attachment)) {
             (Phase::Ended, None) => {}
+            // It ended with a grant that came back: the others tell what they remember of it, and the shell takes it out.
+            (Phase::Ended, Some(_)) if withdrawn => {}
             (Phase::Ended, Some(_)) if !tainted => {
                 world.broken(format!("node {at} hosts {attachment} again, which was ended"));
             }
@@ -178,12 +180,13 @@ fn members(world: &mut World, at: usize, before: Option<&Membership>, membership
     let now_in: BTreeSet<NodeId> = membership.nodes().map(|node| node.id).collect();
     let was_in: BTreeSet<NodeId> = before.iter().flat_map(|before| before.nodes()).map(|node| node.id).collect();
     // Whose certificate went with the log of a copied disk is back by its next Hello: that is no expulsion.
-    let is_copied = world.nodes.iter().any(|node| node.clone_of.is_some());
-    let book = &world.book;
-    let expelled =
-        |node: &&NodeId| book.expelled.contains_key(*node) || !is_copied && book.perhaps_expelled.contains(*node);
+    let expelled = |node: &&NodeId| {
+        world.book.perhaps_expelled.contains(*node)
+            && world.nodes[at].machine.as_ref().is_some_and(|machine| machine.is_expelled(**node))
+    };
+    let gone: Vec<NodeId> = was_in.difference(&now_in).filter(expelled).copied().collect();
     let seen = &mut world.nodes[at].seen;
-    seen.gone.extend(was_in.difference(&now_in).filter(expelled));
+    seen.gone.extend(gone);
     let back = seen.gone.intersection(&now_in).next().copied();
     let by_me = world
         .book
@@ -360,7 +363,11 @@ fn own(world: &World, at: usize, network: &Network) -> Result<(), String> {
     let of_node = network.attachments().filter(|container| container.node == node.id());
     let seen: BTreeMap<AttachmentId, WgPublicKey> = of_node.map(|c| (c.id, c.public_key)).collect();
     if hosted != seen {
-        return Err(format!("node {at} hosts {} of {}, and {} are seen", hosted.len(), network.id, seen.len()));
+        let only = |one: &BTreeMap<_, WgPublicKey>, other: &BTreeMap<_, WgPublicKey>| -> Vec<AttachmentId> {
+            one.iter().filter(|(id, key)| other.get(*id) != Some(*key)).map(|(id, _)| *id).collect()
+        };
+        let (unseen, gone) = (only(&hosted, &seen), only(&seen, &hosted));
+        return Err(format!("node {at} hosts {unseen:?} of {} as nobody sees it, and {gone:?} are seen", network.id));
     }
     if node.tainted {
         return Ok(());
