@@ -129,6 +129,7 @@ fn who_is_not_granted_a_network_any_more_hosts_nothing_there_and_keeps_its_other
             let rows = a.json(&["container", "ls", "--network", "demo"])?;
             Ok(rows.as_array().is_some_and(|rows| rows.len() == 1) && !on_b.ping(on_a.address())?)
         })?;
+        until_true("its interface to go too", SOON, || Ok(on_b.exec(&["ip", "link", "show", "peerd0"])?.code != 0))?;
         until_true("the new secret", SOON, || Ok(generation(&a)? == 1))?;
         ensure!(knows_node(&a, "b")?, "it left the cluster");
         kept[0].reaches(kept[1].address())

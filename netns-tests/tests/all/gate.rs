@@ -82,7 +82,7 @@ fn a_node_with_an_older_state_folder_gives_no_address_out_that_a_container_has()
         c.peerd()?;
         let began = now();
         let next = attach(&b, 20..26)?;
-        ensure!(began.elapsed() < Duration::from_secs(25), "it did not ask, it waited");
+        ensure!(began.elapsed() < Duration::from_secs(15), "it did not ask, it waited");
         ensure!(awaited(&b)?.is_none(), "it waits for what it has");
         let had: BTreeSet<&str> = on_a.iter().chain(&kept).chain(&forgotten).map(Container::address).collect();
         for container in &next {
@@ -90,5 +90,25 @@ fn a_node_with_an_older_state_folder_gives_no_address_out_that_a_container_has()
         }
         // What is attached stays attached, and the new ones are as reachable as any.
         until_true("all are reached", SOON, || Ok(on_a[0].ping(kept[0].address())? && on_a[0].ping(next[5].address())?))
+    });
+}
+
+#[test]
+fn containers_stay_however_long_nobody_says_what_their_node_did_last() {
+    in_lab(|lab| {
+        let [mut a, mut b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let kept = attach(&b, 1..3)?;
+        a.knows(&kept[1])?;
+        b.kill()?;
+        fs::remove_file(b.socket().with_extension("sock.head"))?;
+        a.stop()?;
+        b.peerd()?;
+        ensure!(awaited(&b)?.is_some(), "it does not ask");
+        until_true("it goes on alone", Duration::from_secs(30), || Ok(awaited(&b)?.is_none()))?;
+        ensure!(kept[0].ping(kept[1].address())?, "a container is gone:\n{}", b.log()?);
+        a.peerd()?;
+        let on_a = a.container("web-3", "demo", "shop", &[])?;
+        until_true("they are reached from outside", SOON, || Ok(on_a.ping(kept[0].address())?))
     });
 }
