@@ -4,9 +4,9 @@
 //! container to container, and then through a front of the gateway to a container of the other node and to one of its own.
 //! Then idle streams are opened: what memory and time they take. All of it runs on the same cores.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -147,10 +147,11 @@ async fn measure() -> Outcome<()> {
     let mut servers = Vec::new();
     for (number, host) in &hosts {
         let mut server = Command::new("iperf3");
-        server.args(["-s", "-p", &PORT.to_string()]).stdout(Stdio::null());
-        servers.push(host.spawn(&mut server).map_err(|error| format!("iperf3 in c{number}: {error}"))?);
+        server.args(["-s", "-p", &PORT.to_string(), "--forceflush"]).stdout(Stdio::piped());
+        let mut server = host.spawn(&mut server).map_err(|error| format!("iperf3 in c{number}: {error}"))?;
+        wait_until_it_listens(&mut server)?;
+        servers.push(server);
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
 
     let front = |port: u16, to: u8| Front {
         listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
@@ -223,6 +224,14 @@ async fn idle_streams(gateway: &GatewayHandle, host: &Host, count: usize) -> Out
     Ok(())
 }
 
+fn wait_until_it_listens(server: &mut Child) -> Outcome<()> {
+    let mut said = BufReader::new(server.stdout.take().ok_or("its output is not kept")?).lines();
+    while !said.next().ok_or("iperf3 has ended")??.contains("listening") {}
+    // It goes on to say how each stream is, and waits for whoever reads that.
+    std::thread::spawn(move || said.for_each(drop));
+    Ok(())
+}
+
 /// Gbit/s as iperf3's receiver counts them.
 fn iperf(
     seconds: &str,
@@ -230,7 +239,7 @@ fn iperf(
     port: u16,
     streams: &str,
     reverse: bool,
-    spawn: impl FnOnce(&mut Command) -> std::io::Result<std::process::Child>,
+    spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
 ) -> Outcome<f64> {
     let mut command = Command::new("iperf3");
     command.args(["-J", "-c", to, "-p", &port.to_string(), "-t", seconds, "-P", streams]).stdout(Stdio::piped());
