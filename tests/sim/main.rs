@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// How many seeds each run of the tests goes through.
 const SEEDS: u64 = 200;
+/// After how many seeds a long run says how far it is.
+const PROGRESS_EVERY: u64 = 5000;
 
 fn setting(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -51,6 +53,9 @@ fn every_promise_holds_in_every_seed() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end {
                 return (total, failures);
+            }
+            if (seed - first) % PROGRESS_EVERY == 0 && seed > first {
+                println!("{} of {count} seeds begun", seed - first);
             }
             match run::seed(seed) {
                 Ok(report) => total.add(&report),
