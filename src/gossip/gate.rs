@@ -196,7 +196,9 @@ impl Gossip {
     }
 
     fn open_gate(&mut self, shard: &Shard, is_confirmed: bool, now: Instant) {
-        self.gates.remove(shard);
+        let grantees = self.grantees(shard);
+        let gate = self.gates.remove(shard);
+        let is_told = gate.is_some_and(|gate| grantees.iter().any(|node| gate.answered.contains(node)));
         if is_confirmed {
             self.unconfirmed.remove(shard);
         } else {
@@ -204,6 +206,9 @@ impl Gossip {
             self.unconfirmed.insert(shard.clone());
         }
         if let Some(network) = shard.network() {
+            if !is_told {
+                self.distrust_secret(network);
+            }
             self.do_home_duties(network, now);
             self.retry_attaches(now);
         }

@@ -76,6 +76,15 @@ impl Gossip {
         }
     }
 
+    /// No grantee could say what this node did last in a network, which may be that it removed one: an owner makes a new secret.
+    pub(super) fn distrust_secret(&mut self, network: &NetworkId) {
+        let owned = self.networks.get(network).filter(|state| state.owners.contains(&self.me));
+        if let Some(removed) = owned.filter(|state| state.view.secret.is_some()).map(|state| state.removed.clone()) {
+            tracing::info!(%network, "nobody could say who was removed from the network: it gets a new secret");
+            self.rotate_secret(network, &removed);
+        }
+    }
+
     /// Does so for every network where it is due.
     pub(super) fn tend_rotations(&mut self, now: Instant) {
         for network in self.rotations.keys().cloned().collect::<Vec<_>>() {

@@ -205,6 +205,12 @@ fn a_grant_of_a_lost_life_is_taken_back_though_another_life_has_used_its_rev() {
 
 #[cfg(feature = "keyed-hash")]
 #[test]
+fn whom_an_owner_has_forgotten_to_have_removed_does_not_know_the_newest_secret() {
+    still_hold(&[67415]);
+}
+
+#[cfg(feature = "keyed-hash")]
+#[test]
 fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
     still_hold(&[15987]);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::harness::Sim;
 use crate::gossip::*;
+use crate::membership::Role;
 use crate::model::NetworkId;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -87,6 +88,30 @@ fn a_reachable_node_that_knows_is_enough_while_another_is_away() {
     let next = sim.attach(1, &network).expect("attaches");
     assert!(sim.now - began <= Duration::from_secs(5), "{:?}", sim.now - began);
     assert!(attached.iter().all(|old| old.address != next.address));
+}
+
+#[test]
+fn an_owner_that_forgot_whom_it_removed_does_not_go_on_with_the_secret_that_they_know() {
+    let mut sim = Sim::cluster(306, 3);
+    let network = sim.create_network(0, "demo");
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    sim.grant(0, &network, 1, Role::Host);
+    let secret = |sim: &Sim, at: usize| sim.machine(at).network_keys(&network).first().map(|(_, secret)| secret.hash());
+    sim.until(SOON, |sim| secret(sim, 1).is_some());
+    let known = secret(&sim, 1);
+    let expelled = sim.id(1);
+    let expel = sim.on(0, |m, now| m.expel(expelled, now));
+    assert!(sim.wait(0, expel).is_ok());
+    sim.until(SOON, |sim| sim.machine(2).is_expelled(expelled));
+    sim.kill(1);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    assert_eq!(secret(&sim, 0), known);
+    sim.until(ALONE + SOON, |sim| sim.machine(0).waiting().is_none());
+    sim.until(SOON, |sim| secret(sim, 0) != known);
+    sim.until(SOON, |sim| sim.machine(0).is_expelled(expelled));
 }
 
 #[test]
