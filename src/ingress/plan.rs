@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::membership::{Container, Membership, Network};
+use crate::membership::{Container, Membership, Network, State};
 use crate::model::{AppDef, Label, NetworkId, NodeId, PortDef, ServerPattern, ServiceDef, Vni};
 use crate::services::{Asker, Front, Ledger, Service, claims};
 
@@ -62,7 +62,10 @@ pub struct HostPort {
     pub service: ServiceKey,
     pub transport: Transport,
     pub port: NonZeroU16,
-    pub to: Endpoint,
+    /// The one, unless none is ready.
+    pub to: Vec<Endpoint>,
+    /// Those that go on with the datagrams' sessions that they have: they drain, or another version is live.
+    pub kept: Vec<Endpoint>,
 }
 
 /// A TCP port on loopback that leads to a service's containers on this node.
@@ -131,9 +134,16 @@ impl Plan {
     fn host_port(&mut self, of: &Of<'_>, node: NodeId, transport: Transport, container: NonZeroU16, port: NonZeroU16) {
         let mut here = of.latest();
         here.retain(|container| container.node == node);
-        let Some(first) = here.iter().min_by_key(|container| container.rev) else { return };
-        let to = of.endpoint(first, container);
-        self.host_ports.push(HostPort { service: of.key.clone(), transport, port, to });
+        let to: Vec<_> =
+            here.iter().min_by_key(|one| one.rev).map(|one| of.endpoint(one, container)).into_iter().collect();
+        let had = |one: &&Arc<Container>| one.node == node && one.state != State::Starting;
+        let others = of.service.containers(of.network).filter(had);
+        let others = others.map(|one| of.endpoint(one, container)).filter(|other| !to.contains(other));
+        let kept: Vec<_> = others.filter(|_| transport == Transport::Udp).collect();
+        // A stream that is open lives on without a listener; a session does not.
+        if !to.is_empty() || !kept.is_empty() {
+            self.host_ports.push(HostPort { service: of.key.clone(), transport, port, to, kept });
+        }
     }
 
     /// The ports that services keep to themselves, but for those that are somebody's on all addresses.

@@ -117,13 +117,29 @@ fn a_host_port_is_served_where_its_container_is_and_a_port_of_nobody_outside_on_
     world.put(0, 4, "web", None, HERE, State::Ready);
     let plan = world.plan();
     let ports = |plan: &Plan| -> Vec<_> {
-        plan.host_ports.iter().map(|port| format!("{}:{} {}", port.transport, port.port, port.to.at)).collect()
+        plan.host_ports.iter().map(|port| format!("{}:{} {}", port.transport, port.port, port.to[0].at)).collect()
     };
     assert_eq!(ports(&plan), ["tcp:25 10.240.0.3:2525", "udp:53 10.240.0.3:5353"]);
     let [loopback] = plan.loopback.as_slice() else { panic!("{:?}", plan.loopback) };
     assert_eq!((loopback.port.get(), loopback.on_localhost, lasts(&loopback.to)), (5000, true, vec![4]));
     assert_eq!(loopback.address.octets()[..2], [127, 240]);
     assert_eq!(world.plan(), plan, "the address stays");
+}
+
+#[test]
+fn a_container_that_drains_keeps_its_sessions_of_datagrams_and_gets_no_new_ones() {
+    let mut world = World::new();
+    world.define(0, 1, SHOP);
+    world.put(0, 3, "mail", None, HERE, State::Draining);
+    world.put(0, 4, "mail", None, THERE, State::Ready);
+    let ports = |world: &World| -> Vec<_> {
+        let ports = world.plan().host_ports.into_iter();
+        ports.map(|port| (port.transport, lasts(&port.to), lasts(&port.kept))).collect()
+    };
+    assert_eq!(ports(&world), [(Transport::Udp, vec![], vec![3])], "a stream needs no listener to go on");
+    world.put(0, 5, "mail", None, HERE, State::Ready);
+    world.put(0, 6, "mail", None, HERE, State::Starting);
+    assert_eq!(ports(&world), [(Transport::Tcp, vec![5], vec![]), (Transport::Udp, vec![5], vec![3])]);
 }
 
 #[test]

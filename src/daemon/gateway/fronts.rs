@@ -1,6 +1,6 @@
 //! The listeners: which there are to be, which there are, and why not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -35,6 +35,7 @@ pub(super) struct Listener {
     listen: Listen,
     pub(super) network: NetworkId,
     pub(super) to: Rc<[SocketAddrV4]>,
+    kept: Vec<SocketAddrV4>,
     /// Whose turn it is.
     turn: usize,
     pub(super) door: Option<Door>,
@@ -50,6 +51,11 @@ impl Listener {
     pub(super) fn take_turn(&mut self) -> usize {
         self.turn = self.turn.wrapping_add(1);
         self.turn
+    }
+
+    /// Whether a session of datagrams with this container may go on.
+    pub(super) fn keeps(&self, network: &NetworkId, to: &SocketAddrV4) -> bool {
+        self.network == *network && (self.to.contains(to) || self.kept.contains(to))
     }
 
     /// The system has no room for what comes in.
@@ -108,7 +114,7 @@ impl Listeners {
         for (listen, front) in wanted {
             let slot = self.by_listen.get(&listen).copied().unwrap_or_else(|| self.place(&listen, &front));
             let Some(listener) = &mut self.slots[slot] else { continue };
-            (listener.network, listener.to) = (front.network, front.to.into());
+            (listener.network, listener.to, listener.kept) = (front.network, front.to.into(), front.kept);
             if listener.door.is_none() {
                 listener.error = open(registry, &listen, token(slot)).map(|door| listener.door = Some(door)).err();
                 if let Some(error) = &listener.error {
@@ -128,6 +134,7 @@ impl Listeners {
             listen: listen.clone(),
             network: front.network.clone(),
             to: Rc::from([]),
+            kept: Vec::new(),
             turn: 0,
             door: None,
             error: None,
@@ -152,6 +159,12 @@ impl Listeners {
     pub(super) fn by_number(&self, number: u64) -> Option<&Listener> {
         // Only datagrams ask, and those that have a session.
         self.slots.iter().flatten().find(|listener| listener.number == number)
+    }
+
+    /// Those that take datagrams, by number.
+    pub(super) fn of_datagrams(&self) -> HashMap<u64, &Listener> {
+        let listeners = self.slots.iter().flatten().filter(|listener| matches!(listener.listen, Listen::Udp(_)));
+        listeners.map(|listener| (listener.number, listener)).collect()
     }
 
     /// When a pause ends.

@@ -143,6 +143,18 @@ impl Gateway {
         })
     }
 
+    /// The fronts have changed: a session whose container is not its front's any more ends, since nobody there would say so.
+    pub(super) fn keep_sessions(&mut self, fronts: &HashMap<u64, &Listener>) {
+        self.sessions.retain(|front, to| {
+            let Some(listener) = fronts.get(&front) else { return false };
+            let keeps = listener.keeps(&self.network, to);
+            if !keeps {
+                listener.counters.ended();
+            }
+            keeps
+        });
+    }
+
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant, fronts: &Listeners) -> Result<(), Failed> {
         self.sessions.expire(now, |front| {

@@ -50,6 +50,8 @@ pub struct Front {
     pub network: NetworkId,
     /// Containers, taken in turn.
     pub to: Vec<SocketAddrV4>,
+    /// Containers that get nothing new and go on with the sessions of datagrams that they have.
+    pub kept: Vec<SocketAddrV4>,
 }
 
 /// How a front is.

@@ -99,6 +99,13 @@ impl Sessions {
         }
     }
 
+    /// Ends those that may not go on: `keeps` is told the front's number and the container.
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64, &SocketAddrV4) -> bool) {
+        self.by_port.retain(|_, session| keeps(session.asker.front, &session.to));
+        self.by_asker.retain(|_, port| self.by_port.contains_key(port));
+        self.timers.retain(|(_, port)| self.by_port.contains_key(port));
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -141,6 +148,21 @@ mod tests {
         assert_eq!((ended, sessions.len()), (1, 1));
         sessions.expire(begin + IDLE + Duration::from_secs(30), |_| ended += 1);
         assert_eq!((ended, sessions.len(), sessions.next_timeout()), (2, 0, None));
+    }
+
+    #[test]
+    fn a_session_that_may_not_go_on_is_gone_and_its_client_is_given_another_container() {
+        let now = crate::sys::clock::now();
+        let mut sessions = Sessions::default();
+        let (port, _) = sessions.ask(now, asker(1), || Some(to(1))).expect("room");
+        let (kept, _) = sessions.ask(now, asker(2), || Some(to(2))).expect("room");
+        sessions.retain(|front, container| front == 1 && *container == to(2));
+        assert_eq!(sessions.answer(now, port, to(1)), None, "who comes to its address is a stranger");
+        assert_eq!(sessions.answer(now, kept, to(2)), Some(asker(2)));
+        let (_, container) = sessions.ask(now, asker(1), || Some(to(3))).expect("room");
+        assert_eq!((container, sessions.len()), (to(3), 2));
+        sessions.expire(now + IDLE, |_| {});
+        assert_eq!((sessions.len(), sessions.next_timeout()), (0, None));
     }
 
     #[test]

@@ -178,6 +178,8 @@ impl GatewayThread {
         let told = self.shared.take();
         if let Some(fronts) = told.fronts {
             self.listeners.set(self.poll.registry(), fronts, |slot| Token(slot * KINDS + LISTENER));
+            let datagrams = self.listeners.of_datagrams();
+            self.gateways.iter_mut().flatten().for_each(|gateway| gateway.keep_sessions(&datagrams));
         }
         for (network, there) in told.there {
             if let Some(gateway) = self.gateway_of(&network) {

@@ -265,7 +265,9 @@ fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front
     let mut fronts: Vec<Front> = Vec::new();
     for port in &plan.host_ports {
         let listen = host_port(port, ipv6);
-        fronts.push(Front { listen, network: port.to.network.clone(), to: vec![port.to.at] });
+        let at = |to: &[Endpoint]| to.iter().map(|endpoint| endpoint.at).collect();
+        let (to, kept) = (at(&port.to), at(&port.kept));
+        fronts.push(Front { listen, network: port.service.network.clone(), to, kept });
     }
     for port in &plan.loopback {
         let Some(first) = port.to.first() else { continue };
@@ -273,7 +275,7 @@ fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front
         let own = Some(port.address);
         for address in own.into_iter().chain(port.on_localhost.then_some(Ipv4Addr::LOCALHOST)) {
             let listen = Listen::Tcp(SocketAddr::from((address, port.port.get())));
-            fronts.push(Front { listen, network: first.network.clone(), to: to.clone() });
+            fronts.push(Front { listen, network: first.network.clone(), to: to.clone(), kept: Vec::new() });
         }
     }
     if settings.enabled {
@@ -294,7 +296,7 @@ fn host_port(port: &HostPort, ipv6: bool) -> Listen {
 fn upstream(endpoint: &Endpoint, dir: &Path) -> Front {
     // Who may pass through the folders is settled; nginx's workers may be another user's.
     let listen = Listen::Unix { path: dir.join(UPSTREAM_DIR).join(endpoint.file_name()), mode: 0o666 };
-    Front { listen, network: endpoint.network.clone(), to: vec![endpoint.at] }
+    Front { listen, network: endpoint.network.clone(), to: vec![endpoint.at], kept: Vec::new() }
 }
 
 /// Leaves out the routes of ports that nginx could not listen on: a port of one must not keep it from all others.

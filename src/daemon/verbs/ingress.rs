@@ -69,8 +69,7 @@ pub fn routes(node: &Node) -> Answer {
         });
     }
     for port in &shown.plan.host_ports {
-        let to = std::slice::from_ref(&port.to);
-        let row = row(&membership, &port.service, port.port.to_string(), port.transport.to_string(), to);
+        let row = row(&membership, &port.service, port.port.to_string(), port.transport.to_string(), &port.to);
         let is_udp = port.transport == Transport::Udp;
         let here = |listen: &Listen| match listen {
             Listen::Tcp(at) => !is_udp && at.ip().is_unspecified() && at.port() == port.port.get(),

@@ -14,7 +14,7 @@ fn unix(path: &Path) -> Listen {
 
 fn front(listen: &Listen, to: &[u8]) -> Front {
     let to = to.iter().map(|last| container(*last)).collect();
-    Front { listen: listen.clone(), network: network(), to }
+    Front { listen: listen.clone(), network: network(), to, kept: Vec::new() }
 }
 
 async fn set(handle: &GatewayHandle, fronts: Vec<Front>) -> Fronts {
@@ -170,6 +170,34 @@ async fn datagrams_go_to_a_container_and_its_answers_to_their_client() {
         assert!(begin.elapsed() < DEADLINE, "{status:?}");
     }
     assert_eq!(handle.stats().await[&network()].sessions, 3);
+}
+
+#[tokio::test]
+async fn a_session_of_datagrams_ends_with_its_container_and_goes_on_while_that_drains() {
+    let (handle, _containers) = gateway(&[]).await;
+    let port = unused_port().await.port();
+    let listen = Listen::Udp(SocketAddr::from(([127, 0, 0, 1], port)));
+    set(&handle, vec![front(&listen, &[1])]).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    client.connect(("127.0.0.1", port)).await.expect("connects");
+    let echo = async || {
+        client.send(b"hello").await.expect("sends");
+        let mut bytes = [0; 10];
+        let heard = tokio::time::timeout(DEADLINE, client.recv(&mut bytes)).await.expect("in time");
+        assert_eq!(&bytes[..heard.expect("an answer")], b"hello");
+    };
+    let status = async |fronts| {
+        let status = set(&handle, fronts).await.remove(&listen).expect("a front");
+        (status.connections, status.connections_ever)
+    };
+    echo().await;
+    let drains = Front { kept: vec![container(1)], ..front(&listen, &[2]) };
+    assert_eq!(status(vec![drains]).await, (1, 1));
+    echo().await;
+    assert_eq!(status(vec![front(&listen, &[2])]).await, (0, 1), "the container is gone");
+    echo().await;
+    assert_eq!(status(vec![front(&listen, &[2])]).await, (1, 2), "with its successor");
+    assert_eq!(handle.stats().await[&network()].sessions, 1);
 }
 
 #[tokio::test]
