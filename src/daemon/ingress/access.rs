@@ -41,24 +41,55 @@ struct Line {
 
 /// The log and what was counted of it.
 pub struct AccessLog {
-    dir: PathBuf,
-    at: u64,
+    /// The one that nginx writes, and the one put aside, in which what was still to be counted is.
+    files: [Grown; 2],
     pub services: BTreeMap<String, Counts>,
+}
+
+/// A file, and up to where it is counted.
+struct Grown {
+    path: PathBuf,
+    at: u64,
 }
 
 impl AccessLog {
     /// What is there already is of an earlier run.
     pub fn new(dir: &Path) -> Self {
-        let at = fs::metadata(dir.join(FILE)).map_or(0, |metadata| metadata.size());
-        Self { dir: dir.to_owned(), at, services: BTreeMap::new() }
+        let files = [FILE, OLD_FILE].map(|file| {
+            let path = dir.join(file);
+            Grown { at: fs::metadata(&path).map_or(0, |metadata| metadata.size()), path }
+        });
+        Self { files, services: BTreeMap::new() }
     }
 
     /// Counts what has come since the last look; whether the log was put aside, so that nginx has to open a new one.
+    ///
+    /// It is put aside at its size, however little of it is counted: who asks for more than is counted in a second fills no disk.
+    /// What is in the one before then, and was not counted, is lost.
     pub fn look(&mut self) -> io::Result<bool> {
-        let path = self.dir.join(FILE);
-        let mut file = match File::open(&path) {
+        let mut left = LOOK_BYTES_MAX;
+        let [log, old] = &mut self.files;
+        let services = &mut self.services;
+        old.read(&mut left, |line| count(services, line))?;
+        let size = log.read(&mut left, |line| count(services, line))?;
+        if size < BYTES_MAX {
+            return Ok(false);
+        }
+        fs::rename(&log.path, &old.path)?;
+        old.at = std::mem::take(&mut log.at);
+        Ok(true)
+    }
+}
+
+impl Grown {
+    /// Hands out the whole lines that have come, no more than `left` bytes of them; the file's size, 0 if it is not there.
+    fn read(&mut self, left: &mut u64, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
+        let mut file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.at = 0;
+                return Ok(0);
+            }
             Err(error) => return Err(error),
         };
         let size = file.metadata()?.size();
@@ -66,36 +97,32 @@ impl AccessLog {
             self.at = 0;
         }
         file.seek(io::SeekFrom::Start(self.at))?;
-        let mut lines = BufReader::new(io::Read::take(file, LOOK_BYTES_MAX));
+        let mut lines = BufReader::new(io::Read::take(file, *left));
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
             self.at += line.len() as u64;
-            self.count(&line);
+            *left -= line.len() as u64;
+            take(&line);
             line.clear();
         }
-        if size < BYTES_MAX || self.at < size {
-            return Ok(false);
-        }
-        fs::rename(&path, self.dir.join(OLD_FILE))?;
-        self.at = 0;
-        Ok(true)
+        Ok(size)
     }
+}
 
-    fn count(&mut self, line: &[u8]) {
-        let Ok(Line { service, status, sent_bytes, received_bytes, seconds }) = serde_json::from_slice(line) else {
-            return;
-        };
-        let is_known = self.services.contains_key(&service);
-        let service = if is_known || self.services.len() < SERVICES_MAX { service } else { String::new() };
-        let counts = self.services.entry(service).or_default();
-        counts.requests += 1;
-        if let Some(class) = counts.by_class.get_mut(usize::from(status / 100).wrapping_sub(1)) {
-            *class += 1;
-        }
-        counts.received_bytes += received_bytes;
-        counts.sent_bytes += sent_bytes;
-        counts.seconds += seconds;
+fn count(services: &mut BTreeMap<String, Counts>, line: &[u8]) {
+    let Ok(Line { service, status, sent_bytes, received_bytes, seconds }) = serde_json::from_slice(line) else {
+        return;
+    };
+    let is_known = services.contains_key(&service);
+    let service = if is_known || services.len() < SERVICES_MAX { service } else { String::new() };
+    let counts = services.entry(service).or_default();
+    counts.requests += 1;
+    if let Some(class) = counts.by_class.get_mut(usize::from(status / 100).wrapping_sub(1)) {
+        *class += 1;
     }
+    counts.received_bytes += received_bytes;
+    counts.sent_bytes += sent_bytes;
+    counts.seconds += seconds;
 }
 
 #[cfg(test)]
@@ -143,10 +170,39 @@ mod tests {
             file.write_all(lines.as_bytes()).expect("written");
             written += lines.len() as u64;
         }
-        let looks = (0..10).take_while(|_| !log.look().expect("read")).count();
-        assert!((1..10).contains(&looks), "a look reads so much at most");
+        assert!(log.look().expect("read"), "at once, though a look counts no more than its share");
         assert!(!dir.path().join(FILE).exists() && dir.path().join(OLD_FILE).exists());
-        assert_eq!(log.services["a"].requests, written / lines.len() as u64 * 1000);
-        assert!(!log.look().expect("nothing there"));
+        assert!(log.services["a"].requests < written / lines.len() as u64 * 1000);
+        // What a worker still writes until it has heard of it, and what comes into the next one.
+        file.write_all(line("late", 200).as_bytes()).expect("written");
+        fs::write(dir.path().join(FILE), line("next", 200)).expect("written");
+        let looks = (0..10).take_while(|_| {
+            assert!(!log.look().expect("read"));
+            !log.services.contains_key("next")
+        });
+        assert!((1..10).contains(&looks.count()));
+        let counted = ["a", "late", "next"].map(|service| log.services[service].requests);
+        assert_eq!(counted, [written / lines.len() as u64 * 1000, 1, 1]);
+    }
+
+    #[test]
+    fn who_asks_for_more_than_can_be_counted_fills_no_disk() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("logs")).expect("a folder");
+        let mut log = AccessLog::new(dir.path());
+        let lines = line("a", 200).repeat(1000);
+        let mut file = File::create(dir.path().join(FILE)).expect("a file");
+        for _ in 0..8 {
+            // Twice what a look counts.
+            for _ in 0..2 * LOOK_BYTES_MAX / lines.len() as u64 {
+                file.write_all(lines.as_bytes()).expect("written");
+            }
+            if log.look().expect("read") {
+                file = File::create(dir.path().join(FILE)).expect("a file");
+            }
+            let entries = fs::read_dir(dir.path().join("logs")).expect("there");
+            let bytes: u64 = entries.map(|entry| entry.expect("there").metadata().expect("there").len()).sum();
+            assert!(bytes <= 2 * (BYTES_MAX + 2 * LOOK_BYTES_MAX), "{bytes} bytes");
+        }
     }
 }
