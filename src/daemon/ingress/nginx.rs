@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Child;
 
 use super::super::node::lock;
+use super::super::verbs::blocking;
 use crate::ingress::Http2;
 use crate::sys::process::{ChildHandle, bind_to_thread};
 use crate::sys::{clock, cred};
@@ -27,6 +28,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Each look goes through all processes of the machine.
+const LEFTOVERS_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+/// What it complains of, in levels.
+const LEVELS: [&str; 2] = ["[emerg]", "[alert]"];
+/// Lines of one level that are told.
+const TOLD_PER_SECOND_MAX: u32 = 10;
 /// Lines of its log that are kept for people.
 const LINES_MAX: usize = 8;
 const LINE_LEN_MAX: usize = 400;
@@ -135,7 +143,7 @@ pub struct Running {
 impl Running {
     /// Has it read its configuration again, and waits until workers of the new one are there.
     pub async fn reload(&mut self) -> Result<(), NginxError> {
-        let before = self.workers();
+        let before = self.workers().await;
         lock(&self.said).clear();
         self.handle.signal(Signal::HUP)?;
         self.wait_for_workers(|now| now.iter().any(|pid| !before.contains(pid))).await
@@ -148,7 +156,7 @@ impl Running {
 
     async fn wait_for_workers(&mut self, enough: impl Fn(&[u32]) -> bool) -> Result<(), NginxError> {
         let deadline = clock::now() + RELOAD_TIMEOUT;
-        while !enough(&self.workers()) {
+        while !enough(&self.workers().await) {
             if self.has_ended() {
                 return Err(NginxError::Ended(self.last_words()));
             }
@@ -181,17 +189,21 @@ impl Running {
     }
 
     /// The processes that it has started, those that finish older work included.
-    fn workers(&self) -> Vec<u32> {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
+    async fn workers(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = blocking(move || std::fs::read_to_string(path).unwrap_or_default()).await;
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Ends it.
+    /// Ends it, and its workers.
     pub async fn stop(mut self) {
         let _ = self.handle.signal(Signal::TERM);
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             tracing::warn!("nginx does not end: it is killed");
             let _ = self.handle.signal(Signal::KILL);
+            let _ = self.child.wait().await;
+            // It could not tell them.
+            end_leftovers(&self.dir).await;
         }
     }
 }
@@ -201,29 +213,77 @@ impl Drop for Running {
         // Its workers end with it, unless it was killed before.
         let _ = self.handle.signal(Signal::TERM);
         if self.has_ended() {
-            signal_leftovers(&self.dir);
+            signal_leftovers(&self.dir, Signal::TERM);
         }
     }
 }
 
-/// Keeps the last lines that it says. Only what it cannot go on with is told above debug: the rest a stranger can cause.
+/// Keeps the last lines that it says. Only what it cannot go on with is told above debug: the rest a stranger can cause. Some of
+/// that he can cause too, such as that it has no room for more connections.
 async fn listen(stderr: impl AsyncRead + Unpin, said: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
-    while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
+    let mut told = LEVELS.map(|level| (level, Told::new(clock::now())));
+    loop {
+        // What it has said of a line so far stays in `line`.
+        let read = tokio::time::timeout(Told::SECOND, lines.read_until(b'\n', &mut line)).await;
+        let is_over = matches!(read, Ok(Ok(0) | Err(_)));
+        for (level, told) in &mut told {
+            if let Some(lines) = told.left_out(clock::now(), is_over) {
+                tracing::warn!(level, lines, "nginx said more than is told");
+            }
+        }
+        match read {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return,
+            Err(_) => continue,
+        }
         let text = shown(&String::from_utf8_lossy(&line));
         line.clear();
-        let matters = ["[emerg]", "[alert]"].iter().any(|level| text.starts_with(level));
-        if !matters {
+        let Some((_, told)) = told.iter_mut().find(|(level, _)| text.starts_with(level)) else {
             tracing::debug!(nginx = %text.escape_debug());
             continue;
+        };
+        if told.admits(clock::now()) {
+            tracing::warn!(nginx = %text.escape_debug());
         }
-        tracing::warn!(nginx = %text.escape_debug());
         let mut said = lock(&said);
         said.push_back(text);
         if said.len() > LINES_MAX {
             said.pop_front();
         }
+    }
+}
+
+/// How many lines of one level were told in this second, and how many were not.
+struct Told {
+    since: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Told {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, lines: 0, left_out: 0 }
+    }
+
+    /// Whether one more is told.
+    fn admits(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= Self::SECOND {
+            (self.since, self.lines) = (now, 0);
+        }
+        let admits = self.lines < TOLD_PER_SECOND_MAX;
+        self.lines += u32::from(admits);
+        self.left_out += u64::from(!admits);
+        admits
+    }
+
+    /// How many were not told, once the second is over, or all is.
+    fn left_out(&mut self, now: Instant, is_over: bool) -> Option<u64> {
+        let is_due = is_over || now.saturating_duration_since(self.since) >= Self::SECOND;
+        Some(std::mem::take(if is_due { &mut self.left_out } else { return None })).filter(|lines| *lines > 0)
     }
 }
 
@@ -237,17 +297,27 @@ fn shown(line: &str) -> String {
 /// Ends what an nginx of this folder has left behind: workers whose master was killed serve on, and keep its ports.
 pub async fn end_leftovers(dir: &Path) {
     let deadline = clock::now() + STOP_TIMEOUT;
-    while signal_leftovers(dir) && clock::now() < deadline {
-        tokio::time::sleep(RELOAD_LOOK_INTERVAL).await;
+    for signal in [Signal::TERM, Signal::KILL] {
+        loop {
+            let dir = dir.to_owned();
+            if !blocking(move || signal_leftovers(&dir, signal)).await {
+                return;
+            }
+            // What is killed is gone a moment later.
+            if clock::now() >= deadline && (signal == Signal::TERM || clock::now() >= deadline + KILL_TIMEOUT) {
+                break;
+            }
+            tokio::time::sleep(LEFTOVERS_LOOK_INTERVAL).await;
+        }
     }
 }
 
 /// Tells them to end; whether there are any.
-fn signal_leftovers(dir: &Path) -> bool {
+fn signal_leftovers(dir: &Path, signal: Signal) -> bool {
     let left = leftovers(dir);
     for worker in &left {
         // One that has ended since is no error.
-        let _ = worker.signal(Signal::TERM);
+        let _ = worker.signal(signal);
     }
     !left.is_empty()
 }
@@ -318,5 +388,18 @@ mod tests {
             assert_eq!(Version::parse(bad), None, "{bad:?}");
         }
         assert!(Version(1, 9, 20) < OLDEST && Version(1, 22, 0) > OLDEST);
+    }
+
+    #[test]
+    fn of_what_a_stranger_makes_it_say_ten_lines_a_second_are_told_and_the_rest_is_counted() {
+        let begin = clock::now();
+        let mut told = Told::new(begin);
+        let half = begin + Told::SECOND / 2;
+        assert_eq!((0..1000).filter(|_| told.admits(half)).count(), 10);
+        assert_eq!(told.left_out(half, false), None);
+        let next = begin + Told::SECOND;
+        assert_eq!((told.left_out(next, false), told.left_out(next, false)), (Some(990), None));
+        assert_eq!((0..11).filter(|_| told.admits(next)).count(), 10);
+        assert_eq!(told.left_out(next, true), Some(1), "its last words are over");
     }
 }
