@@ -3,9 +3,9 @@
 //! A gateway is attached when it is first needed and stays while the node runs and holds the network. It has a key and an
 //! address of its own, made afresh at each start; nothing of it is remembered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -17,7 +17,7 @@ use super::verbs::{INNER_MTU_BYTES, operation_failure, status_of_io, unpublish, 
 use crate::control::{ExitStatus, Failure};
 use crate::dns::{self, Caller, Outcome, PRIVATE_ZONE, Suffix, Transport};
 use crate::gossip::{AttachSpec, Done};
-use crate::membership::{Membership, Network};
+use crate::membership::Network;
 use crate::model::{AttachmentId, CONTAINERS, NetworkId, WgPublicKey, WgSecret};
 use crate::sys::device_pair::device_pair;
 use crate::sys::{clock, random};
@@ -25,19 +25,22 @@ use crate::sys::{clock, random};
 /// The gateways, and the names as they know them.
 pub struct Gateways {
     pub thread: GatewayHandle,
-    /// Held while one is attached, so that there is one of a network.
-    attached: tokio::sync::Mutex<BTreeMap<NetworkId, AttachmentId>>,
+    /// Of each network by itself: one whose homes do not answer holds up no other.
+    cells: Mutex<BTreeMap<NetworkId, Cell>>,
     keys: Mutex<BTreeMap<AttachmentId, WgPublicKey>>,
     /// Remembers whose turn it is.
     names: Mutex<dns::Resolver>,
 }
+
+/// The gateway of one network. Held while it is attached, so that there is one.
+type Cell = Arc<tokio::sync::Mutex<Option<AttachmentId>>>;
 
 impl Gateways {
     /// No gateways, and a thread that waits for some.
     pub fn new(thread: GatewayHandle, suffixes: Vec<Suffix>) -> Self {
         Self {
             thread,
-            attached: tokio::sync::Mutex::default(),
+            cells: Mutex::default(),
             keys: Mutex::default(),
             names: Mutex::new(dns::Resolver::new(suffixes)),
         }
@@ -53,8 +56,9 @@ impl Gateways {
     /// # Errors
     /// The network is full, lost, or the node stops.
     pub async fn ensure(&self, node: &Node, network: &NetworkId) -> Result<(), Failure> {
-        let mut attached = self.attached.lock().await;
-        if attached.contains_key(network) {
+        let cell = lock(&self.cells).entry(network.clone()).or_default().clone();
+        let mut attached = cell.lock().await;
+        if attached.is_some() {
             return Ok(());
         }
         let id = AttachmentId::random(&mut random::Os);
@@ -64,7 +68,7 @@ impl Gateways {
         match self.attach(node, id, network, secret).await {
             Ok(address) => {
                 tracing::info!(%network, %address, "this node is on the network itself, as a gateway");
-                attached.insert(network.clone(), id);
+                *attached = Some(id);
                 Ok(())
             }
             Err(failure) => {
@@ -108,20 +112,30 @@ impl Gateways {
         Ok(address)
     }
 
-    /// Lets go the gateways of networks that this node does not hold any more, and the streams to who has gone.
-    pub async fn retain(&self, node: &Node, membership: &Membership) {
-        let mut attached = self.attached.lock().await;
-        for network in attached.keys().filter_map(|network| membership.network(network)) {
-            self.thread.keep_to(&network.id, network.attachments().map(|one| one.address).collect());
-        }
-        let lost: Vec<_> = attached.keys().filter(|network| membership.network(network).is_none()).cloned().collect();
-        for network in lost {
-            self.thread.remove(&network).await;
-            if let Some(id) = attached.remove(&network) {
-                drop(node.data.detach(id).await);
-                lock(&self.keys).remove(&id);
+    /// Lets go the gateways of networks that this node does not hold any more, those whose records do not count any more, and the
+    /// streams to who has gone. A gateway that is needed is made anew by the next [`Self::ensure`].
+    pub async fn retain(&self, node: &Node) {
+        let cells: Vec<_> = lock(&self.cells).iter().map(|(network, cell)| (network.clone(), cell.clone())).collect();
+        for (network, cell) in cells {
+            // Who is attaching one looks for himself whether the network is there.
+            let Ok(mut attached) = cell.try_lock() else { continue };
+            let Some(id) = *attached else { continue };
+            // Looked at under the lock: the view is not older than the gateway.
+            let membership = node.membership();
+            if let Some(there) = membership.network(&network).and_then(|network| neighbours(network, id)) {
+                self.thread.keep_to(&network, there);
+                continue;
             }
+            tracing::info!(%network, "the node's gateway on the network is gone, and its streams with it");
+            self.thread.remove(&network).await;
+            drop(node.data.detach(id).await);
+            lock(&self.keys).remove(&id);
+            unpublish(node, id).await;
+            *attached = None;
         }
+        let membership = node.membership();
+        // Whoever has a cell in hand goes on with it.
+        lock(&self.cells).retain(|network, cell| membership.network(network).is_some() || Arc::strong_count(cell) > 1);
     }
 
     /// Opens a stream to a container by its address or a name, from outside of the network.
@@ -194,6 +208,34 @@ impl Gateways {
     }
 }
 
+/// Where the network has somebody, its gateway `id` among them; `None` if that has no record, or one that does not count.
+fn neighbours(network: &Network, id: AttachmentId) -> Option<BTreeSet<Ipv4Addr>> {
+    network.attachments().any(|one| one.id == id).then(|| network.attachments().map(|one| one.address).collect())
+}
+
 fn shown(name: &str) -> String {
     name.chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::{Container, testing};
+    use crate::model::NodeId;
+
+    #[test]
+    fn a_gateway_whose_record_does_not_count_has_no_neighbours_and_is_let_go() {
+        let id = "pn-a".parse().expect("an id");
+        let mut network = Network::new(id, 1.try_into().expect("a VNI"), NodeId([1; 32]));
+        let [container, gateway] = [[10, 240, 0, 1], [169, 254, 241, 1]].map(Ipv4Addr::from);
+        network.insert_container(Arc::new(testing::container(container)));
+        let ours = testing::container(gateway);
+        let id = ours.id;
+        network.insert_container(Arc::new(ours));
+        assert_eq!(neighbours(&network, id), Some([container, gateway].into()));
+        // The address is somebody else's: of two claims the older holds.
+        let theirs = Container { id: AttachmentId([9; 8]), ..testing::container(gateway) };
+        network.insert_container(Arc::new(theirs));
+        assert_eq!(neighbours(&network, id), None);
+    }
 }

@@ -44,8 +44,7 @@ pub async fn serve(node: Arc<Node>) {
     loop {
         let changed = tokio::select! {
             changed = membership.changed() => {
-                let seen = node.membership();
-                node.gateways.retain(&node, &seen).await;
+                node.gateways.retain(&node).await;
                 changed.is_ok()
             }
             changed = settings.changed() => changed.is_ok(),
