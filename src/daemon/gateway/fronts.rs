@@ -116,8 +116,9 @@ impl Listeners {
             let Some(listener) = &mut self.slots[slot] else { continue };
             (listener.network, listener.to, listener.kept) = (front.network, front.to.into(), front.kept);
             if listener.door.is_none() {
+                let before = listener.error.take();
                 listener.error = open(registry, &listen, token(slot)).map(|door| listener.door = Some(door)).err();
-                if let Some(error) = &listener.error {
+                if let Some(error) = listener.error.as_ref().filter(|error| before.as_ref() != Some(error)) {
                     tracing::warn!(?listen, %error, "cannot listen");
                 }
             }

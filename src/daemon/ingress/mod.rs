@@ -48,7 +48,8 @@ pub struct Ingress {
     /// Where nginx runs.
     pub dir: PathBuf,
     state: Arc<StateDir>,
-    settings: watch::Sender<Settings>,
+    /// What is settled, and how often something was.
+    settled: watch::Sender<(u64, Settings)>,
     /// Counts changes of the certificates.
     certificates: watch::Sender<u64>,
     shown: Mutex<Shown>,
@@ -59,8 +60,8 @@ pub struct Ingress {
 /// How it is, for people.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// What it was kept by last; `None` before it was for the first time.
-    pub settings: Option<Settings>,
+    /// How often something had been settled when it was kept last; `None` before it was for the first time.
+    pub settled: Option<u64>,
     pub plan: Plan,
     pub fronts: Fronts,
     pub nginx_version: Option<String>,
@@ -80,8 +81,8 @@ impl Ingress {
     /// With the settings that an earlier run left.
     pub fn new(state: Arc<StateDir>, settings: Settings) -> Self {
         let dir = state.path().join(DIR);
-        let (settings, certificates) = (watch::channel(settings).0, watch::channel(0).0);
-        Self { dir, state, settings, certificates, shown: Mutex::default(), kept: Notify::new() }
+        let (settled, certificates) = (watch::channel((0, settings)).0, watch::channel(0).0);
+        Self { dir, state, settled, certificates, shown: Mutex::default(), kept: Notify::new() }
     }
 
     /// What [`FILE`] says, if it is there.
@@ -98,10 +99,10 @@ impl Ingress {
     }
 
     pub fn settings(&self) -> Settings {
-        self.settings.borrow().clone()
+        self.settled.borrow().1.clone()
     }
 
-    /// Settles something, on disk too. Waits for the disk.
+    /// Settles something, on disk too, and has all be tried once more even if it is what was settled before. Waits for the disk.
     ///
     /// # Errors
     /// When the disk refuses; then nothing has changed.
@@ -109,7 +110,7 @@ impl Ingress {
         let text = serde_json::to_vec(&settings).expect("settings have string keys only");
         let write = Write::new(FILE, FileKind::Ingress, &text);
         self.state.write(&write.name, write.content.as_ref().expect("it is written, not removed"))?;
-        self.settings.send_replace(settings);
+        self.settled.send_modify(|settled| *settled = (settled.0 + 1, settings));
         Ok(())
     }
 
@@ -124,12 +125,13 @@ impl Ingress {
         self.certificates.send_modify(|count| *count += 1);
     }
 
-    /// Waits until everything is as it is settled, or has failed to be; no longer than `timeout`.
+    /// Waits until everything is as it was settled before, or has failed to be since; no longer than `timeout`.
     pub async fn kept(&self, timeout: Duration) {
+        let wanted = self.settled.borrow().0;
         let settled = async {
             loop {
                 let kept = self.kept.notified();
-                if lock(&self.shown).settings.as_ref() == Some(&self.settings()) {
+                if lock(&self.shown).settled >= Some(wanted) {
                     return;
                 }
                 kept.await;

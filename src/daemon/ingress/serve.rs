@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use super::access::AccessLog;
 use super::nginx::{NginxError, Program, Running, end_leftovers, worker_account};
 use super::{Settings, has_ipv6, make_folders, why_not_free};
+use crate::control::Failure;
 use crate::daemon::gateway::{Front, Listen};
 use crate::daemon::node::{Node, lock};
-use crate::daemon::verbs::with_causes;
-use crate::ingress::{Endpoint, HostPort, Layout, Plan, Route, Transport, UPSTREAM_DIR, configuration};
+use crate::daemon::verbs::{blocking, with_causes};
+use crate::ingress::{Certificate, Endpoint, HostPort, Layout, Plan, Route, Transport, UPSTREAM_DIR, configuration};
 use crate::model::NetworkId;
 use crate::sys::clock;
 
@@ -25,8 +29,12 @@ const COALESCE: Duration = Duration::from_millis(100);
 /// Between two reloads there is so many times what the last one took.
 const RELOAD_SHARE: u32 = 5;
 const TICK: Duration = Duration::from_secs(1);
-/// How long it is before an nginx that failed is tried again.
+/// How long it is before what failed is tried again: an nginx, a port that somebody else has, a gateway. Twice as long each time
+/// that it fails again, so many times.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_DOUBLED_MAX: u32 = 3;
+/// How long all others wait for a gateway: it takes some milliseconds, unless the network's homes do not answer.
+const GATEWAYS_WAIT: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: u32 = 16_384;
 /// Descriptors of a worker beside its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -35,22 +43,37 @@ const PROBLEMS_MAX: usize = 64;
 
 /// Keeps the node's fronts and nginx as they are to be, until the node stops.
 pub async fn serve(node: Arc<Node>) {
+    let (mut membership, mut settled) = (node.membership.clone(), node.ingress.settled.subscribe());
+    let mut certificates = node.ingress.certificates.subscribe();
     let mut keeper = Keeper::new(node.clone());
     keeper.keep().await;
-    let (mut membership, mut settings) = (node.membership.clone(), node.ingress.settings.subscribe());
-    let mut certificates = node.ingress.certificates.subscribe();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // When all is kept once more: what changes until then is one reload.
+    let mut due: Option<Instant> = None;
     loop {
+        let pause = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let changed = tokio::select! {
             changed = membership.changed() => {
+                // At each one, also of those that wait for a reload: who has gone is gone.
                 node.gateways.retain(&node).await;
                 changed.is_ok()
             }
-            changed = settings.changed() => changed.is_ok(),
+            changed = settled.changed() => changed.is_ok(),
             changed = certificates.changed() => changed.is_ok(),
             _ = tick.tick() => {
                 keeper.look().await;
+                continue;
+            }
+            () = pause => {
+                due = None;
+                keeper.tries = 0;
+                keeper.keep().await;
                 continue;
             }
         };
@@ -58,12 +81,7 @@ pub async fn serve(node: Arc<Node>) {
             // The node stops.
             return keeper.stop().await;
         }
-        let until = keeper.next.max(clock::now() + COALESCE);
-        tokio::time::sleep_until(until.into()).await;
-        membership.mark_unchanged();
-        settings.mark_unchanged();
-        certificates.mark_unchanged();
-        keeper.keep().await;
+        due.get_or_insert_with(|| keeper.next.max(clock::now() + COALESCE));
     }
 }
 
@@ -75,23 +93,59 @@ struct Keeper {
     /// What nginx serves, and on which ports.
     live: String,
     ports: BTreeSet<NonZeroU16>,
-    log: AccessLog,
+    log: Arc<Mutex<AccessLog>>,
+    /// Gateways that are being attached.
+    attaching: BTreeMap<NetworkId, JoinHandle<Result<(), Failure>>>,
+    /// What the disk says, and at which counts of what is settled and of the certificates' changes it did.
+    read: Option<([u64; 2], Read)>,
     /// Not before this moment is anything reloaded.
     next: Instant,
+    /// When what time may mend is tried again, and how often it was since the last change.
     retry: Option<Instant>,
+    tries: u32,
+}
+
+/// What is read from the disk.
+#[derive(Clone)]
+struct Read {
+    certificates: Arc<[Certificate]>,
+    /// Who runs nginx's workers.
+    user: Option<&'static str>,
+}
+
+/// What is not served, in words.
+#[derive(Debug, Default)]
+struct Problems {
+    told: Vec<String>,
+    /// Whether time may mend some of it, though nothing changes that this node hears of.
+    passing: bool,
+}
+
+impl Problems {
+    fn lasting(&mut self, problem: String) {
+        self.told.push(problem);
+    }
+
+    fn passing(&mut self, problem: String) {
+        self.told.push(problem);
+        self.passing = true;
+    }
 }
 
 impl Keeper {
     fn new(node: Arc<Node>) -> Self {
-        let log = AccessLog::new(&node.ingress.dir);
+        let log = Arc::new(Mutex::new(AccessLog::new(&node.ingress.dir)));
         Self {
             program: None,
             running: None,
             live: String::new(),
             ports: BTreeSet::new(),
             log,
+            attaching: BTreeMap::new(),
+            read: None,
             next: clock::now(),
             retry: None,
+            tries: 0,
             node,
         }
     }
@@ -100,52 +154,50 @@ impl Keeper {
     async fn keep(&mut self) {
         let node = self.node.clone();
         let membership = node.membership();
-        let settings = node.ingress.settings();
+        let (settled, settings) = node.ingress.settled.borrow().clone();
         let plan = Plan::of(&membership, node.id);
-        let mut problems = plan.disputes.clone();
+        let mut problems = Problems { told: plan.disputes.clone(), passing: false };
 
         let ipv6 = has_ipv6();
         let fronts = fronts(&plan, &settings, ipv6, &node.ingress.dir);
-        let networks: BTreeSet<&NetworkId> = fronts.iter().map(|front| &front.network).collect();
-        let mut served = BTreeSet::new();
-        for network in networks {
-            match node.gateways.ensure(&node, network).await {
-                Ok(()) => drop(served.insert(network.clone())),
-                Err(failure) => problems.push(format!("{}: {}", failure.what, failure.why)),
-            }
-        }
         if settings.enabled
             && let Err(error) = make_folders(&node.ingress.dir)
         {
-            problems.push(format!("the ingress folder cannot be made: {error}"));
+            problems.passing(format!("the ingress folder cannot be made: {error}"));
         }
+        let networks = fronts.iter().map(|front| front.network.clone()).collect();
+        let served = self.gateways(networks, &mut problems).await;
         let fronts = fronts.into_iter().filter(|front| served.contains(&front.network)).collect();
         node.gateways.thread.set_fronts(fronts);
         let set = node.gateways.thread.fronts().await;
         for port in &plan.host_ports {
             let listen = host_port(port, ipv6);
             if let Some(error) = set.get(&listen).and_then(|front| front.error.as_ref()) {
-                problems.push(format!("{} {} of {}: {error}", port.transport, port.port, port.service));
+                problems.passing(format!("{} {} of {}: {error}", port.transport, port.port, port.service));
             }
         }
+        problems.passing |= set.values().any(|front| front.error.is_some());
 
         let began = clock::now();
         let fault = match settings.enabled {
-            true => self.keep_nginx(&plan, &settings, ipv6, &mut problems).await.err(),
+            true => self.keep_nginx(&plan, (settled, &settings), ipv6, &mut problems).await.err(),
             false => {
                 self.stop_nginx().await;
                 None
             }
         };
-        let took = clock::now().saturating_duration_since(began);
-        self.next = clock::now() + took * RELOAD_SHARE;
-        self.retry = fault.is_some().then(|| clock::now() + RETRY);
+        let now = clock::now();
+        self.next = now + now.saturating_duration_since(began) * RELOAD_SHARE;
+        let again = fault.is_some() || problems.passing;
+        self.retry = again.then(|| now + RETRY * 2u32.pow(self.tries.min(RETRY_DOUBLED_MAX)));
         if let Some(error) = &fault {
+            self.read = None;
             tracing::warn!(error = with_causes(error), "nginx does not serve what it is to serve");
         }
+        let mut problems = problems.told;
         problems.truncate(PROBLEMS_MAX);
         let mut shown = lock(&node.ingress.shown);
-        shown.settings = Some(settings);
+        shown.settled = Some(settled);
         shown.plan = plan;
         shown.problems = problems;
         shown.fault = fault.map(|error| with_causes(&error));
@@ -155,25 +207,65 @@ impl Keeper {
         node.ingress.kept.notify_waiters();
     }
 
+    /// Has a gateway be on each of these networks, and says on which one is. One that takes long is not waited for: it is
+    /// looked after until it is there.
+    async fn gateways(&mut self, networks: BTreeSet<NetworkId>, problems: &mut Problems) -> BTreeSet<NetworkId> {
+        self.attaching.retain(|network, made| networks.contains(network) || !made.is_finished());
+        for network in &networks {
+            let (node, of) = (self.node.clone(), network.clone());
+            let attach = || tokio::spawn(async move { node.gateways.ensure(&node, &of).await });
+            self.attaching.entry(network.clone()).or_insert_with(attach);
+        }
+        let deadline = clock::now() + GATEWAYS_WAIT;
+        let mut served = BTreeSet::new();
+        for network in networks {
+            let Some(mut made) = self.attaching.remove(&network) else { continue };
+            match tokio::time::timeout_at(deadline.into(), &mut made).await {
+                Ok(Ok(Ok(()))) => drop(served.insert(network)),
+                Ok(Ok(Err(failure))) => problems.passing(format!("{}: {}", failure.what, failure.why)),
+                Ok(Err(failed)) => problems.passing(format!("cannot reach into network {network}: {failed}")),
+                Err(_) => {
+                    problems.lasting(format!("network {network}: its gateway waits for an address"));
+                    self.attaching.insert(network, made);
+                }
+            }
+        }
+        served
+    }
+
+    /// What the disk says, read again only when it may say something else.
+    async fn read(&mut self, settled: u64) -> io::Result<Read> {
+        let seen = [settled, *self.node.ingress.certificates.borrow()];
+        if let Some((_, read)) = self.read.as_ref().filter(|(at, _)| *at == seen) {
+            return Ok(read.clone());
+        }
+        let ingress = self.node.ingress.clone();
+        let read = blocking(move || {
+            let certificates = ingress.certificates()?.list().into();
+            Ok::<_, io::Error>(Read { certificates, user: worker_account() })
+        });
+        Ok(self.read.insert((seen, read.await?)).1.clone())
+    }
+
     async fn keep_nginx(
         &mut self,
         plan: &Plan,
-        settings: &Settings,
+        (settled, settings): (u64, &Settings),
         ipv6: bool,
-        problems: &mut Vec<String>,
+        problems: &mut Problems,
     ) -> Result<(), NginxError> {
         let program = match &self.program {
             Some(program) => program.clone(),
             None => self.program.insert(Program::find().await?).clone(),
         };
         let dir = self.node.ingress.dir.clone();
-        let certificates = self.node.ingress.certificates()?.list();
+        let Read { certificates, user } = self.read(settled).await?;
         let layout = Layout {
             certificates: &certificates,
             http2: program.http2(),
             ipv6,
             proxy_protocol: settings.proxy_protocol,
-            user: worker_account(),
+            user,
             connections_max: connections_max(),
         };
         let mut plan = plan.clone();
@@ -189,12 +281,18 @@ impl Keeper {
         if is_running && text == self.live {
             return Ok(());
         }
+        let routes = plan.routes.len();
         let text = check.acceptable(text, &mut plan, problems).await?;
+        if plan.routes.len() < routes {
+            // A certificate may have broken since it was read.
+            self.read = None;
+        }
         if is_running && text == self.live {
             return Ok(());
         }
-        fs::write(dir.join(CANDIDATE), &text)?;
-        fs::rename(dir.join(CANDIDATE), dir.join(CONFIGURATION))?;
+        write(&dir, &text).await?;
+        let (candidate, configuration) = (dir.join(CANDIDATE), dir.join(CONFIGURATION));
+        blocking(move || fs::rename(candidate, configuration)).await?;
         let began = clock::now();
         match self.running.as_mut().filter(|_| is_running) {
             Some(running) => {
@@ -221,14 +319,17 @@ impl Keeper {
         let node = self.node.clone();
         let ended = self.running.as_mut().is_some_and(Running::has_ended);
         let due = self.retry.is_some_and(|at| at <= clock::now());
+        let attached = self.attaching.values().any(JoinHandle::is_finished);
         if ended {
             let why = self.running.take().map(|running| running.last_words()).unwrap_or_default();
             tracing::warn!(why, "nginx has ended: it is started again");
         }
-        if ended || due {
+        if ended || due || attached {
+            self.tries = if due { self.tries.saturating_add(1) } else { self.tries };
             self.keep().await;
         }
-        match self.log.look() {
+        let log = self.log.clone();
+        match blocking(move || lock(&log).look()).await {
             Ok(true) => {
                 if let Some(running) = &self.running
                     && let Err(error) = running.reopen()
@@ -242,7 +343,7 @@ impl Keeper {
         let fronts = node.gateways.thread.fronts().await;
         let shown = &mut *lock(&node.ingress.shown);
         shown.fronts = fronts;
-        shown.counts.clone_from(&self.log.services);
+        shown.counts.clone_from(&lock(&self.log).services);
     }
 
     async fn stop_nginx(&mut self) {
@@ -299,7 +400,7 @@ fn upstream(endpoint: &Endpoint, dir: &Path) -> Front {
 }
 
 /// Leaves out the routes of ports that nginx could not listen on: a port of one must not keep it from all others.
-fn leave_out_taken_ports(plan: &mut Plan, ours: Option<&BTreeSet<NonZeroU16>>, ipv6: bool, problems: &mut Vec<String>) {
+fn leave_out_taken_ports(plan: &mut Plan, ours: Option<&BTreeSet<NonZeroU16>>, ipv6: bool, problems: &mut Problems) {
     let mut taken: BTreeMap<NonZeroU16, Option<String>> = BTreeMap::new();
     for route in &plan.routes {
         taken.entry(route.port).or_insert_with(|| match ours.is_some_and(|ours| ours.contains(&route.port)) {
@@ -308,7 +409,7 @@ fn leave_out_taken_ports(plan: &mut Plan, ours: Option<&BTreeSet<NonZeroU16>>, i
         });
     }
     for (port, why) in taken.iter().filter_map(|(port, why)| Some((port, why.as_ref()?))) {
-        problems.push(format!("port {port} cannot be listened on: {why}"));
+        problems.passing(format!("port {port} cannot be listened on: {why}"));
     }
     plan.routes.retain(|route| taken.get(&route.port).is_none_or(Option::is_none));
 }
@@ -322,23 +423,18 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// The text of the whole plan.
-    fn written(&self, plan: &Plan, problems: &mut Vec<String>) -> String {
+    fn written(&self, plan: &Plan, problems: &mut Problems) -> String {
         let (text, uncovered) = configuration(plan, self.layout);
         for (service, name) in uncovered {
             let name = name.map_or_else(|| "its names".to_owned(), |name| name.to_string());
-            problems.push(format!("{service}: no certificate covers {name}: peerctl ingress cert"));
+            problems.lasting(format!("{service}: no certificate covers {name}: peerctl ingress cert"));
         }
         text
     }
 
     /// The text that nginx accepts: `text`, which is the whole plan's, or that of what is left when everything that nginx refuses is
     /// taken out.
-    async fn acceptable(
-        &self,
-        text: String,
-        plan: &mut Plan,
-        problems: &mut Vec<String>,
-    ) -> Result<String, NginxError> {
+    async fn acceptable(&self, text: String, plan: &mut Plan, problems: &mut Problems) -> Result<String, NginxError> {
         let Err(error) = self.verdict(&text).await else { return Ok(text) };
         // With nothing to serve there is nothing to take out.
         self.verdict(&configuration(&Plan::default(), self.layout).0).await?;
@@ -351,7 +447,7 @@ impl Check<'_> {
             match self.verdict(&configuration(&candidate, self.layout).0).await {
                 Ok(()) => good.append(&mut some),
                 Err(error) => match some.as_slice() {
-                    [only] => problems.push(format!("{} on port {}: {error}", only.service, only.port)),
+                    [only] => problems.lasting(format!("{} on port {}: {error}", only.service, only.port)),
                     _ => {
                         left.push(some.split_off(some.len() / 2));
                         left.push(some);
@@ -364,9 +460,15 @@ impl Check<'_> {
     }
 
     async fn verdict(&self, text: &str) -> Result<(), NginxError> {
-        fs::write(self.dir.join(CANDIDATE), text)?;
+        write(self.dir, text).await?;
         self.program.check(self.dir, CANDIDATE).await
     }
+}
+
+/// Writes a configuration that nginx is to look at.
+async fn write(dir: &Path, text: &str) -> io::Result<()> {
+    let (path, text) = (dir.join(CANDIDATE), text.to_owned());
+    blocking(move || fs::write(path, text)).await
 }
 
 /// As many as the descriptors are for.
@@ -421,11 +523,11 @@ mod tests {
         let check = Check { program: &program, dir: dir.path(), layout: &layout };
         let port = |at: usize| 20_000 + at as u16;
         let routes: Vec<_> = names.iter().enumerate().map(|(at, name)| route(name, port(at))).collect();
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         let mut plan = Plan { routes: routes.clone(), ..Plan::default() };
         let text = check.written(&plan, &mut problems);
         check.acceptable(text, &mut plan, &mut problems).await.expect("accepted");
-        assert_eq!((plan.routes.len(), problems.len()), (5, 0));
+        assert_eq!((plan.routes.len(), problems.told.len()), (5, 0));
         // One tenant's certificate breaks after it was taken.
         let bad = certificates.iter().find(|c| c.covers(&"c.test".parse().expect("a name"))).expect("there");
         fs::write(dir.path().join(format!("certificates/{}.crt", bad.file)), "nonsense").expect("written");
@@ -435,8 +537,8 @@ mod tests {
         let check = Check { layout: &layout, ..check };
         let text = check.written(&plan, &mut problems);
         let text = check.acceptable(text, &mut plan, &mut problems).await.expect("the rest is accepted");
-        assert_eq!((plan.routes.len(), problems.len()), (4, 1), "{problems:?}");
-        assert!(problems[0].starts_with("pn-a/app/c on port 20002: nginx does not accept"), "{problems:?}");
+        assert_eq!((plan.routes.len(), problems.told.len()), (4, 1), "{problems:?}");
+        assert!(problems.told[0].starts_with("pn-a/app/c on port 20002: nginx does not accept"), "{problems:?}");
         assert!(text.contains("a.test") && !text.contains("c.test"));
     }
 
@@ -501,12 +603,13 @@ mod tests {
         let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         let taken = holder.local_addr().expect("bound").port();
         let mut plan = Plan { routes: vec![route("a", taken), route("b", 20_001)], ..Plan::default() };
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         leave_out_taken_ports(&mut plan, None, has_ipv6(), &mut problems);
-        assert_eq!((plan.routes.len(), problems.len()), (1, 1), "{problems:?}");
+        assert_eq!((plan.routes.len(), problems.told.len()), (1, 1), "{problems:?}");
+        assert!(problems.passing, "whoever has it may end");
         let ours = BTreeSet::from([NonZeroU16::new(taken).expect("not 0")]);
         let mut plan = Plan { routes: vec![route("a", taken)], ..Plan::default() };
         leave_out_taken_ports(&mut plan, Some(&ours), has_ipv6(), &mut problems);
-        assert_eq!((plan.routes.len(), problems.len()), (1, 1), "nginx has it already");
+        assert_eq!((plan.routes.len(), problems.told.len()), (1, 1), "nginx has it already");
     }
 }
