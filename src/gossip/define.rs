@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::api::{Done, OperationError, OperationId};
 use super::machine::Gossip;
+
 use crate::membership::body::{Body, Deploy, Services, deploy_key};
-use crate::membership::{Kind, NetworkState, Order, Shard};
-use crate::model::{AppDef, Label, NetworkId};
+use crate::membership::{Kind, NetworkState, Order, Shard, app_since};
+use crate::model::{AppDef, Label, NetworkId, Rev};
 
 /// So many versions of an application are remembered as deployed, beside those that have containers.
 const DEPLOY_COUNT_MAX: usize = 32;
@@ -50,11 +51,17 @@ impl Gossip {
     }
 
     fn put_app(&mut self, network: &NetworkId, app: Label, def: Option<Arc<AppDef>>) {
-        let Some(rev) = self.networks.get(network).map(|state| state.next_app_rev(&app)) else { return };
+        let Some(state) = self.networks.get(network) else { return };
+        let (rev, first) = (state.next_app_rev(&app), state.next_app_since());
+        let held = state.view.defined_since(app.as_str());
         if let Some((log, pen)) = self.own(&Shard::Network(network.clone())) {
             // Two definitions before the first is on disk: the second is later than that.
             let said = log.record(Kind::SERVICES, app.as_str().as_bytes()).map(|record| record.record().rev.next());
-            log.put(pen, &Body::Services(Services { app, def }), said.map_or(rev, |said| said.max(rev)));
+            let rev = said.map_or(rev, |said| said.max(rev));
+            // One that is defined keeps its place; what is not on disk yet counts as well.
+            let unsaid = log.records().filter_map(app_since).map(Rev::next);
+            let since = def.is_some().then(|| held.unwrap_or_else(|| unsaid.fold(first, Ord::max)));
+            log.put(pen, &Body::Services(Services { app, def, since }), rev);
         }
     }
 

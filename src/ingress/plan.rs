@@ -93,17 +93,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What `node` serves. Of two claims that exclude each other the one that was said first is served.
+    /// What `node` serves. Of two claims that exclude each other that of the network with the lower VNI is served, and within a
+    /// network that of the application that was defined first: nobody gets before another by saying his anew, and all nodes agree.
     pub fn of(membership: &Membership, node: NodeId) -> Self {
         let mut plan = Self::default();
-        let mut defs: Vec<_> = membership
-            .networks()
-            .flat_map(|network| network.definitions().map(move |(order, def)| (order, network.vni, network, def)))
-            .collect();
-        defs.sort_by_key(|(order, vni, ..)| (*order, *vni));
+        // Networks count their definitions each for itself: their counts say nothing about each other.
+        let mut networks: Vec<_> = membership.networks().collect();
+        networks.sort_by_key(|network| (network.vni, &network.id));
+        let defs = || networks.iter().flat_map(|network| network.definitions().map(move |def| (*network, def)));
 
         let mut ledger = Ledger::default();
-        for (_, _, network, def) in &defs {
+        for (network, def) in defs() {
             for claim in claims(def) {
                 if let Err(dispute) = ledger.enter(claim, ()) {
                     let of = network.display_name();
@@ -120,7 +120,7 @@ impl Plan {
                 }
             }
         }
-        plan.put_on_loopback(membership, node, defs.iter().map(|(_, _, network, def)| (*network, *def)));
+        plan.put_on_loopback(membership, node, defs());
         plan
     }
 

@@ -34,7 +34,7 @@ impl World {
 
     fn define(&mut self, network: usize, rev: u64, text: &str) {
         let def = file::parse(text.as_bytes(), &Options { app: None }).expect(text).def;
-        self.0[network].define_app((Rev(rev), HERE), Arc::new(def));
+        self.0[network].define_app((Rev(rev), HERE), Rev(rev), Arc::new(def));
     }
 
     /// A container 10.240.0.LAST of application `my-shop`.
@@ -143,17 +143,33 @@ fn a_container_that_drains_keeps_its_sessions_of_datagrams_and_gets_no_new_ones(
 }
 
 #[test]
-fn of_two_networks_that_claim_one_name_the_first_has_it_and_the_rest_of_the_other_is_served() {
+fn of_two_networks_that_claim_one_name_that_with_the_lower_vni_has_it_however_often_either_says_it() {
+    for (one, other) in [(1, 9), (9, 1)] {
+        let mut world = World::new();
+        world.define(0, one, SHOP);
+        world.define(1, other, "application: { id: an-other }\nservices: { a: { ports: ['1:80'], traffic_matches: ['app.example.com'] }, b: { ports: ['2:81'] } }");
+        let plan = world.plan();
+        let served: Vec<_> = plan.routes.iter().map(|route| (route.service.to_string(), route.port.get())).collect();
+        let expected =
+            [("pn-1/my-shop/rest", 80), ("pn-1/my-shop/web", 80), ("pn-1/my-shop/web", 443), ("pn-2/an-other/b", 81)];
+        assert_eq!(served, expected.map(|(service, port)| (service.to_owned(), port)));
+        let both = "app.example.com on http port 80 is of service a of application an-other and of service web of application my-shop";
+        assert_eq!(plan.disputes, [format!("{both}; that of application an-other of network pn-2 is not served")]);
+    }
+}
+
+#[test]
+fn of_two_applications_of_a_network_the_one_defined_first_has_the_name_however_often_it_is_said_anew() {
     let mut world = World::new();
-    world.define(0, 2, SHOP);
-    world.define(1, 1, "application: { id: an-other }\nservices: { a: { ports: ['1:80'], traffic_matches: ['app.example.com'] }, b: { ports: ['2:81'] } }");
-    let plan = world.plan();
-    let served: Vec<_> = plan.routes.iter().map(|route| (route.service.to_string(), route.port.get())).collect();
-    let expected =
-        [("pn-2/an-other/a", 80), ("pn-2/an-other/b", 81), ("pn-1/my-shop/rest", 80), ("pn-1/my-shop/web", 443)];
-    assert_eq!(served, expected.map(|(service, port)| (service.to_owned(), port)));
-    let both = "app.example.com on http port 80 is of service web of application my-shop and of service a of application an-other";
-    assert_eq!(plan.disputes, [format!("{both}; that of application my-shop of network pn-1 is not served")]);
+    let text = |app: &str| {
+        format!("application: {{ id: {app} }}\nservices: {{ a: {{ ports: ['1:80'], traffic_matches: ['a.test'] }} }}")
+    };
+    for (app, rev, since) in [("an-other", 1, 2), ("my-shop", 9, 1)] {
+        let def = file::parse(text(app).as_bytes(), &Options { app: None }).expect(app).def;
+        world.0[0].define_app((Rev(rev), HERE), Rev(since), Arc::new(def));
+    }
+    let served: Vec<_> = world.plan().routes.iter().map(|route| route.service.to_string()).collect();
+    assert_eq!(served, ["pn-1/my-shop/a"]);
 }
 
 fn certificates() -> Vec<Certificate> {
@@ -331,12 +347,12 @@ proptest! {
     fn no_text_of_a_service_file_becomes_a_directive(names in proptest::collection::vec(hostile(), 0..6), text in hostile_file()) {
         let mut world = World::new();
         if let Ok(parsed) = file::parse(text.as_bytes(), &Options { app: None }) {
-            world.0[0].define_app((Rev(1), HERE), Arc::new(parsed.def));
+            world.0[0].define_app((Rev(1), HERE), Rev(1), Arc::new(parsed.def));
         }
         let named: Vec<ServerPattern> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let mut def = file::parse(SHOP.as_bytes(), &Options { app: None }).expect("a file").def;
         def.services.get_mut("web").expect("there").traffic_matches = named.clone();
-        world.0[1].define_app((Rev(2), HERE), Arc::new(def));
+        world.0[1].define_app((Rev(2), HERE), Rev(2), Arc::new(def));
         world.put(1, 1, "web", None, HERE, State::Ready);
         let certificate = Certificate { file: "all".to_owned(), names: named };
         for certificates in [&[][..], &[certificate]] {

@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 use super::head::SetHash;
 use super::record::{Kind, Record};
 use super::view::{Role, State};
-use crate::model::{AppDef, AttachmentId, Generation, Ipv4Range, Label, NetworkId, NodeId, Vni, WgPublicKey};
+use crate::model::{AppDef, AttachmentId, Generation, Ipv4Range, Label, NetworkId, NodeId, Rev, Vni, WgPublicKey};
 
 /// How many endpoints of a node are read.
 pub const ENDPOINT_COUNT_MAX: usize = 16;
@@ -212,6 +212,10 @@ pub struct Services {
     /// Shared with every view that is derived from it.
     #[cbor(n(1), with = "shared", has_nil)]
     pub def: Option<Arc<AppDef>>,
+    /// When the application was defined first: later than every definition in the network that its owner had seen. Whoever defines
+    /// it anew keeps it, so that changing a definition takes nobody's place. Without it, it is the record's own rev.
+    #[n(2)]
+    pub since: Option<Rev>,
 }
 
 /// An owner declares a version of an application live. The revs of an application's deploys, whatever the version, are

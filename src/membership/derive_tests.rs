@@ -43,7 +43,7 @@ fn container(id: u8, at: u8) -> Body {
 fn defined(namespace: &str) -> Body {
     let app: Label = "shop".parse().expect("a label");
     let def = AppDef { namespace: namespace.parse().expect("a label"), ..AppDef::new(app.clone()) };
-    Body::Services(Services { app, def: Some(Arc::new(def)) })
+    Body::Services(Services { app, def: Some(Arc::new(def)), since: None })
 }
 
 fn cluster(records: &[Verified], fixture: &Fixture) -> ClusterState {

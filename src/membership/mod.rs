@@ -31,7 +31,7 @@ pub use delta::{Delta, Rest, ShortHash};
 pub use head::{Head, SetHash};
 pub use log::{Applied, ApplyError, Equivocation, LOG_MEMORY_LEN_MAX, LOG_RECORD_COUNT_MAX, Log};
 pub use logs::{Logs, ORIGIN_MEMORY_LEN_MAX, PARKED_COUNT_MAX, PROOF_COUNT_MAX};
-pub use network::{NetworkState, container, definition, removal_mark};
+pub use network::{NetworkState, app_since, container, definition, removal_mark};
 pub use record::{KEY_LEN_MAX, Kind, RECORD_LEN_MAX, Record, Shard, Slot, Stamp};
 pub use shares::{Holdings, Segment, ranges_of};
 pub use signed::{CheckSignatures, SignedHash, SignedHead, SignedRef, Verdicts, Verified, Verifier};

@@ -37,6 +37,8 @@ pub struct NetworkState {
     secret_without: Option<SetHash>,
     secret_rev: Rev,
     container_rev: Rev,
+    /// When the application that was defined last was defined first.
+    app_since: Rev,
     /// The highest rev of each application's definitions, and of its deploys.
     app_revs: BTreeMap<Label, Rev>,
     deploy_revs: BTreeMap<Label, Rev>,
@@ -103,6 +105,8 @@ impl NetworkState {
         for (rev, body, node) in counted.into_values() {
             view.insert_container(Arc::new(container(node, rev, body)));
         }
+        let app_since = records.clone().filter(|record| owners.contains(&record.origin())).filter_map(app_since).max();
+        let app_since = app_since.unwrap_or_default();
         let (app_revs, deploy_revs) = definitions(&mut view, &owners, records);
         let expelled = grants.keys().filter(|node| !cluster.is_member(**node)).copied();
         let removed = ungranted.into_iter().chain(expelled);
@@ -121,6 +125,7 @@ impl NetworkState {
             secret_without,
             secret_rev,
             container_rev,
+            app_since,
             app_revs,
             deploy_revs,
         })
@@ -162,6 +167,11 @@ impl NetworkState {
         self.app_revs.get(app).copied().unwrap_or_default().next()
     }
 
+    /// Since when an application is defined that has not been, or is not any more.
+    pub fn next_app_since(&self) -> Rev {
+        self.app_since.next()
+    }
+
     /// The rev of an application's next deploy.
     pub fn next_deploy_rev(&self, app: &Label) -> Rev {
         self.deploy_revs.get(app).copied().unwrap_or_default().next()
@@ -200,6 +210,14 @@ pub fn removal_mark(removed: &BTreeMap<NodeId, Rev>) -> Option<SetHash> {
     (!removed.is_empty()).then(|| SetHash(*hasher.finalize().as_bytes()))
 }
 
+/// When an application was defined first, if the record defines one.
+pub fn app_since(record: &Verified) -> Option<Rev> {
+    match record.body() {
+        Body::Services(Services { def: Some(_), since, .. }) => Some(since.unwrap_or(record.record().rev)),
+        _ => None,
+    }
+}
+
 /// Puts into the view what the owners define and deploy, and gives the highest rev of each application's definitions and
 /// of its deploys.
 fn definitions<'a>(
@@ -228,7 +246,7 @@ fn definitions<'a>(
     }
     for (order, services) in newest.values() {
         if let Some(def) = &services.def {
-            view.define_app(*order, def.clone());
+            view.define_app(*order, services.since.unwrap_or(order.0), def.clone());
         }
     }
     (newest.into_iter().map(|(app, ((rev, _), _))| (app.clone(), rev)).collect(), deploy_revs)

@@ -104,7 +104,7 @@ fn invalid(problems: &Problems) -> Failure {
 /// Refuses ports and server names that other applications of the network hold. Another node may say the same at this moment:
 /// then both stand, and the one that was said first is heeded.
 fn check_ports(network: &Network, def: &AppDef, what: &str) -> Result<(), Failure> {
-    let found = disputes(def, network.definitions().map(|(_, other)| other.as_ref()));
+    let found = disputes(def, network.definitions().map(AsRef::as_ref));
     let Some(first) = found.first() else { return Ok(()) };
     let why = match found.len() - 1 {
         0 => first.to_string(),

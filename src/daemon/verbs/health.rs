@@ -193,14 +193,12 @@ fn definition_conflicts(network: &Network) -> Vec<HealthRow> {
     let row = |message: String, hint: String| {
         warning("definition-conflict", format!("network {}: {message}", network.display_name()), hint)
     };
-    let mut defs: Vec<_> = network.definitions().collect();
-    defs.sort_by_key(|(order, _)| *order);
-    let namespaces = defs.iter().filter_map(|(_, def)| {
+    let namespaces = network.definitions().filter_map(|def| {
         let holder = network.app_of_namespace(def.namespace.as_str()).filter(|holder| **holder != def.id)?;
         let message = format!("the namespace {} of application {} is application {holder}'s", def.namespace, def.id);
         Some(row(message, format!("give application {} another namespace, and apply its file again", def.id)))
     });
-    let disputes = disputes_among(defs.iter().map(|(_, def)| def.as_ref()));
+    let disputes = disputes_among(network.definitions().map(AsRef::as_ref));
     let ports =
         disputes.iter().take(CONFLICTS_SHOWN_MAX).map(|found| row(found.to_string(), found.kind.hint().to_owned()));
     namespaces.take(CONFLICTS_SHOWN_MAX).chain(ports).collect()
@@ -234,10 +232,10 @@ mod tests {
     fn what_two_applications_hold_since_a_merge_is_told_with_who_has_it() {
         let vni = Vni::try_from(7).expect("a VNI");
         let mut network = Network::new("pn-a".parse().expect("an id"), vni, NodeId([1; 32]));
-        let define = |network: &mut Network, rev: u64, app: &str, text: &str| {
+        let define = |network: &mut Network, since: u64, app: &str, text: &str| {
             let options = Options { app: Some(app.parse().expect("a label")) };
             let def = file::parse(text.as_bytes(), &options).expect(text).def;
-            network.define_app((Rev(rev), NodeId([1; 32])), Arc::new(def));
+            network.define_app((Rev(1), NodeId([1; 32])), Rev(since), Arc::new(def));
         };
         define(&mut network, 2, "a", "application: { namespace: front }\nservices: { web: { ports: ['1:80'] } }");
         assert_eq!(definition_conflicts(&network), []);

@@ -37,7 +37,7 @@ impl World {
         let mut def = AppDef::new(label("shop"));
         edit(&mut def);
         assert!(def.is_sound());
-        self.network.define_app((Rev(1), HERE), Arc::new(def));
+        self.network.define_app((Rev(1), HERE), Rev(1), Arc::new(def));
     }
 
     fn deploy(&mut self, version: &str, rev: u64) {
@@ -234,13 +234,14 @@ fn of_two_applications_with_one_namespace_the_first_has_it() {
     for turned in [false, true] {
         let mut world = World::new();
         world.put(1, "api", None, HERE);
-        let mut defs = [("shop", Rev(1)), ("other", Rev(2))];
+        // However often it is said anew.
+        let mut defs = [("shop", 9, 1), ("other", 1, 2)];
         if turned {
             defs.reverse();
         }
-        for (app, rev) in defs {
+        for (app, rev, since) in defs {
             let def = AppDef { namespace: label("backoffice"), ..AppDef::new(label(app)) };
-            world.network.define_app((rev, HERE), Arc::new(def));
+            world.network.define_app((Rev(rev), HERE), Rev(since), Arc::new(def));
         }
         assert_eq!(world.network.app_of_namespace("backoffice"), Some(&label("shop")));
         assert_eq!(world.get(&Caller { app: label("other"), ..asker(None) }, "api.backoffice."), [1]);

@@ -223,7 +223,7 @@ fn what_a_node_that_is_no_owner_says_of_an_application_counts_for_nothing() {
     let mut world = Compromised::new(9);
     let app: crate::model::Label = "shop".parse().expect("a label");
     let def = Some(std::sync::Arc::new(crate::model::AppDef::new(app.clone())));
-    world.say(&Body::Services(Services { app: app.clone(), def }), Rev(99));
+    world.say(&Body::Services(Services { app: app.clone(), def, since: None }), Rev(99));
     world.say(&Body::Deploy(Deploy { app, version: "v1".to_owned() }), Rev(99));
     world.sim.run(SOON);
     for at in [0, 2] {

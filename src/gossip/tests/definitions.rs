@@ -67,6 +67,38 @@ fn who_defines_on_either_side_of_a_cut_agrees_after_it() {
 }
 
 #[test]
+fn an_application_keeps_its_place_however_often_it_is_defined_and_by_whom() {
+    let (mut sim, network) = Sim::networked_by(303, 2, 3);
+    sim.run(SOON);
+    let other = || AppDef { namespace: label("front"), ..AppDef::new(label("an-other")) };
+    define(&mut sim, 0, &network, shop("shop")).expect("defined");
+    sim.until(SOON, |sim| namespace(sim, 1, &network).is_some());
+    sim.partition(&[0, 2], &[1]);
+    // On either side of a cut: that which was there before has what both want.
+    define(&mut sim, 1, &network, other()).expect("defined");
+    for _ in 0..3 {
+        define(&mut sim, 0, &network, shop("front")).expect("defined");
+    }
+    sim.heal();
+    let holder = |sim: &Sim, at: usize| {
+        let held = sim.network(at, &network)?;
+        held.definition("an-other").and(held.app_of_namespace("front").map(ToString::to_string))
+    };
+    sim.until(Duration::from_secs(10), |sim| (0..3).all(|at| holder(sim, at).as_deref() == Some("shop")));
+    // Another owner says it anew; taken back and said again, it is the last one.
+    define(&mut sim, 1, &network, shop("front")).expect("its own");
+    sim.until(SOON, |sim| sim.agree(&[0, 1, 2], &network));
+    assert_eq!(holder(&sim, 2).as_deref(), Some("shop"));
+    let operation = sim.on(0, |m, now| m.undefine_app(&network, label("shop"), now));
+    sim.wait(0, operation).expect("taken back");
+    sim.until(SOON, |sim| (0..3).all(|at| holder(sim, at).as_deref() == Some("an-other")));
+    define(&mut sim, 0, &network, shop("shop")).expect("defined");
+    let network = sim.network(0, &network).expect("held");
+    let order: Vec<_> = network.definitions().map(|def| def.id.as_str()).collect();
+    assert_eq!(order, ["an-other", "shop"]);
+}
+
+#[test]
 fn only_owners_define_and_deploy_and_a_namespace_has_one_application() {
     let (mut sim, network) = Sim::networked(302, 2);
     assert_eq!(define(&mut sim, 1, &network, shop("x")).err(), Some(OperationError::NotOwner(network.clone())));

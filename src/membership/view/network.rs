@@ -36,7 +36,8 @@ pub struct Network {
 /// What is known of an application. It is there as long as one of its parts is.
 #[derive(Debug, Clone, Default)]
 struct App {
-    def: Option<(Order, Arc<AppDef>)>,
+    /// Its definition, with when it was defined first.
+    def: Option<(Rev, Arc<AppDef>)>,
     /// The versions that were deployed, with when.
     deploys: BTreeMap<String, Order>,
     types: BTreeMap<Label, Type>,
@@ -139,15 +140,15 @@ impl Network {
         Some(old)
     }
 
-    /// Defines an application that has no definition yet, said in this order.
-    pub fn define_app(&mut self, order: Order, def: Arc<AppDef>) {
+    /// Defines an application that has no definition yet: said in this order, and defined first at `since`.
+    pub fn define_app(&mut self, order: Order, since: Rev, def: Arc<AppDef>) {
         self.edition = self.edition.wrapping_add(mark(&def.id, "", order));
         let holder = self.namespaces.get(&def.namespace).and_then(|app| self.apps.get(app)?.def.as_ref());
-        if holder.is_none_or(|(held, _)| order < *held) {
+        if holder.is_none_or(|(held, other)| (since, &def.id) < (*held, &other.id)) {
             self.namespaces.insert(def.namespace.clone(), def.id.clone());
         }
         let app = def.id.clone();
-        self.apps.entry(app).or_default().def = Some((order, def));
+        self.apps.entry(app).or_default().def = Some((since, def));
     }
 
     /// A version of an application was deployed, said in this order.
@@ -239,12 +240,20 @@ impl Network {
         self.apps.get(app)?.def.as_ref().map(|(_, def)| def)
     }
 
-    /// The applications' definitions, with when they were said.
-    pub fn definitions(&self) -> impl Iterator<Item = (Order, &Arc<AppDef>)> {
-        self.apps.values().filter_map(|app| app.def.as_ref()).map(|(order, def)| (*order, def))
+    /// The applications' definitions, in the order in which they were defined first; by name where that is the same. Of two that
+    /// exclude each other the first one holds.
+    pub fn definitions(&self) -> impl Iterator<Item = &Arc<AppDef>> {
+        let mut all: Vec<_> = self.apps.values().filter_map(|app| app.def.as_ref()).collect();
+        all.sort_by_key(|(since, _)| *since);
+        all.into_iter().map(|(_, def)| def)
     }
 
-    /// The application whose namespace is called so: the one whose definition says it, of several the first to do so;
+    /// When an application was defined first, if it is defined.
+    pub fn defined_since(&self, app: &str) -> Option<Rev> {
+        self.apps.get(app)?.def.as_ref().map(|(since, _)| *since)
+    }
+
+    /// The application whose namespace is called so: the one whose definition says it, of several the one that was defined first;
     /// else the application of this id, if it is here without a definition.
     pub fn app_of_namespace(&self, text: &str) -> Option<&Label> {
         let undefined = || self.app(text).filter(|app| self.definition(app.as_str()).is_none());

@@ -73,7 +73,7 @@ fn membership() -> Membership {
     };
     let sticky = ServiceDef { ports: vec![port], load_balancing: LoadBalancing::Sticky, ..ServiceDef::default() };
     def.services.insert("web".parse().expect("a label"), sticky);
-    network.define_app((Rev(1), node(0)), Arc::new(def));
+    network.define_app((Rev(1), node(0)), Rev(1), Arc::new(def));
     network.deploy("shop".parse().expect("a label"), "v1".to_owned(), (Rev(1), node(0)));
     let nodes = (0..2).map(|host| Node {
         id: node(host),
