@@ -223,9 +223,9 @@ pub enum Ingress {
     Routes,
     /// Have nginx serve the services' HTTP and HTTPS ports on this node, now and after each start
     Enable {
-        /// A balancer stands in front, and says with the PROXY protocol who the client is; nobody else may connect then
-        #[arg(long)]
-        proxy_protocol: bool,
+        /// Balancers stand in front, at these addresses or prefixes, and say with the PROXY protocol who the client is; nobody else is served then
+        #[arg(long, value_name = "FROM", value_delimiter = ',')]
+        proxy_protocol: Vec<String>,
     },
     /// Have nginx serve no more
     Disable,

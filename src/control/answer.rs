@@ -370,6 +370,9 @@ pub struct IngressStatus {
     /// Whether nginx is to run here. Host ports and loopback ports are served either way.
     pub enabled: bool,
     pub proxy_protocol: bool,
+    /// Who has to speak it, and is served.
+    #[serde(default)]
+    pub proxy_from: Vec<String>,
     pub nginx_version: Option<String>,
     /// How long nginx has been running.
     pub running_s: Option<u64>,

@@ -106,7 +106,8 @@ pub enum Request {
     IngressStatus,
     IngressRoutes,
     IngressEnable {
-        proxy_protocol: bool,
+        /// Where balancers are that speak the PROXY protocol.
+        proxy_from: Vec<String>,
     },
     IngressDisable,
     IngressCertLs,

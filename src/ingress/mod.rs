@@ -10,9 +10,11 @@
 mod certificate;
 mod nginx;
 mod plan;
+mod subnet;
 #[cfg(test)]
 mod tests;
 
 pub use certificate::Certificate;
 pub use nginx::{Http2, Layout, UPSTREAM_DIR, configuration};
 pub use plan::{Endpoint, HostPort, LoopbackPort, Plan, Route, ServiceKey, Transport, Web, holds_host_port};
+pub use subnet::{Subnet, SubnetError};

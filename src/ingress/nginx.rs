@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::num::NonZeroU16;
 
-use super::{Certificate, Endpoint, Plan, Route, ServiceKey, Web};
+use super::{Certificate, Endpoint, Plan, Route, ServiceKey, Subnet, Web};
 use crate::model::ServerPattern;
 
 /// Where the sockets are that lead to containers.
@@ -36,8 +36,8 @@ pub struct Layout<'a> {
     pub http2: Http2,
     /// Whether the host has IPv6.
     pub ipv6: bool,
-    /// Whether a balancer stands in front that says with the PROXY protocol who the client is.
-    pub proxy_protocol: bool,
+    /// Where the balancers are that stand in front, if some do: they say with the PROXY protocol who the client is.
+    pub proxy_from: &'a [Subnet],
     /// Who runs the workers, where root starts them: a system account.
     pub user: Option<&'a str>,
     pub connections_max: u32,
@@ -59,6 +59,9 @@ pub fn configuration(plan: &Plan, layout: &Layout<'_>) -> (String, Vec<(ServiceK
     text.block("events", |text| text.line(format_args!("worker_connections {};", layout.connections_max)));
     let mut uncovered = Vec::new();
     text.block("http", |text| {
+        if !layout.proxy_from.is_empty() {
+            balancers(text, layout.proxy_from);
+        }
         general(text, layout, plan.routes.len());
         if plan.routes.is_empty() {
             // Each server sets it, and the log names it: without a server it has to be there all the same.
@@ -74,13 +77,25 @@ pub fn configuration(plan: &Plan, layout: &Layout<'_>) -> (String, Vec<(ServiceK
     (text.0, uncovered)
 }
 
+/// Who connects is a balancer, or is not: then what he says of himself counts for nothing.
+fn balancers(text: &mut Text, from: &[Subnet]) {
+    text.block("geo $peerd_balancer", |text| {
+        text.line("default 0;");
+        from.iter().for_each(|subnet| text.line(format_args!("{subnet} 1;")));
+    });
+    text.block("map $peerd_balancer $peerd_client", |text| {
+        text.line("default $remote_addr;");
+        text.line("1 $proxy_protocol_addr;");
+    });
+}
+
 fn general(text: &mut Text, layout: &Layout<'_>, routes: usize) {
     for folder in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text.line(format_args!("{folder}_temp_path temp/{folder};"));
     }
     text.line("server_tokens off;");
     text.line("default_type application/octet-stream;");
-    let client = if layout.proxy_protocol { "$proxy_protocol_addr" } else { "$remote_addr" };
+    let client = if layout.proxy_from.is_empty() { "$remote_addr" } else { "$peerd_client" };
     let fields = [
         ("time", "$time_iso8601"),
         ("client", client),
@@ -108,10 +123,7 @@ fn general(text: &mut Text, layout: &Layout<'_>, routes: usize) {
     for timeout in ["proxy_read_timeout", "proxy_send_timeout", "grpc_read_timeout", "grpc_send_timeout"] {
         text.line(format_args!("{timeout} 1h;"));
     }
-    let forwarded = match layout.proxy_protocol {
-        false => "$proxy_add_x_forwarded_for",
-        true => "$proxy_protocol_addr",
-    };
+    let forwarded = if layout.proxy_from.is_empty() { "$proxy_add_x_forwarded_for" } else { client };
     let headers = [
         ("Host", "$http_host"),
         ("X-Real-IP", client),
@@ -289,6 +301,10 @@ impl Listener<'_> {
                 Server::Unmatched => String::new(),
             };
             text.line(format_args!("set $peerd_service '{service}';"));
+            if !self.layout.proxy_from.is_empty() {
+                // The connection is closed without an answer.
+                text.block("if ($peerd_balancer = 0)", |text| text.line("return 444;"));
+            }
             match server {
                 Server::Unmatched => text.line("return 404;"),
                 Server::Route(route) if route.chosen.is_empty() => {
@@ -307,7 +323,7 @@ impl Listener<'_> {
             (is_default, "default_server"),
             (*web == Web::Https, "ssl"),
             (*web == Web::Https && layout.http2 == Http2::Parameter, "http2"),
-            (layout.proxy_protocol, "proxy_protocol"),
+            (!layout.proxy_from.is_empty(), "proxy_protocol"),
         ] {
             if wanted {
                 parameters.push(' ');

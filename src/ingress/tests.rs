@@ -66,14 +66,7 @@ fn lasts(endpoints: &[Endpoint]) -> Vec<u8> {
 }
 
 fn layout(certificates: &[Certificate]) -> Layout<'_> {
-    Layout {
-        certificates,
-        http2: Http2::Parameter,
-        ipv6: true,
-        proxy_protocol: false,
-        user: None,
-        connections_max: 512,
-    }
+    Layout { certificates, http2: Http2::Parameter, ipv6: true, proxy_from: &[], user: None, connections_max: 512 }
 }
 
 const SHOP: &str = "
@@ -207,6 +200,24 @@ fn a_service_for_all_names_is_served_with_every_certificate() {
     let (text, uncovered) = configuration(&world.plan(), &layout(&[]));
     assert!(text.contains("ssl_reject_handshake on;") && !text.contains("ssl_certificate "), "{text}");
     assert_eq!(uncovered.len(), 2);
+}
+
+#[test]
+fn the_proxy_protocol_is_heard_from_balancers_and_who_else_connects_is_not_served() {
+    let mut world = World::new();
+    world.define(0, 1, SHOP);
+    world.put(0, 1, "web", None, HERE, State::Ready);
+    let from = ["192.0.2.0/24", "2001:db8::7"].map(|text| text.parse().expect("a subnet"));
+    let (text, _) = configuration(&world.plan(), &Layout { proxy_from: &from, ..layout(&[]) });
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let at = |line: &str| lines.iter().position(|other| *other == line).unwrap_or_else(|| panic!("{line}: {text}"));
+    assert_eq!(lines[at("geo $peerd_balancer {")..][1..4], ["default 0;", "192.0.2.0/24 1;", "2001:db8::7/128 1;"]);
+    at("proxy_set_header X-Forwarded-For $peerd_client;");
+    let count = |begin: &str| lines.iter().filter(|line| line.starts_with(begin)).count();
+    assert_eq!(count("if ($peerd_balancer = 0)"), count("server_name "), "in each server, before all that answers");
+    assert!(lines.iter().filter(|line| line.starts_with("listen ")).all(|line| line.ends_with(" proxy_protocol;")));
+    let (text, _) = configuration(&world.plan(), &layout(&[]));
+    assert!(!text.contains("balancer") && !text.contains("proxy_protocol"), "{text}");
 }
 
 /// Every directive there may be.

@@ -451,7 +451,10 @@ fn t6_certificates_by_name_503_without_a_container_and_404_without_a_service() {
         ensure!(headers["X-Real-IP"] == client.address() && headers["X-Forwarded-Proto"] == "http", "{headers}");
         ensure!(headers["Host"] == "one.test", "{headers}");
         // By the PROXY protocol, if the operator says so.
-        a.peerctl(&["ingress", "enable", "--proxy-protocol"])?.ok()?;
+        a.peerctl(&["ingress", "enable", "--proxy-protocol"])?.refused(2)?;
+        a.peerctl(&["ingress", "enable", "--proxy-protocol", "anybody"])?.refused(2)?;
+        a.peerctl(&["ingress", "enable", "--proxy-protocol", "203.0.113.0/24", "--proxy-protocol", client.address()])?
+            .ok()?;
         let url = format!("http://{at}/headers");
         let said = format!("\"X-Real-IP\": \"{}\"", client.address());
         until_true("the client by the PROXY protocol", SOON, || {
@@ -460,6 +463,10 @@ fn t6_certificates_by_name_503_without_a_container_and_404_without_a_service() {
         })?;
         let plain = client.exec(&["curl", "-s", "--max-time", "5", "-H", "Host: one.test", &url])?;
         ensure!(plain.code != 0, "who does not speak it is not served: {plain}");
+        // Who is no balancer may say what he likes: he is not served.
+        let words = ["curl", "-s", "--max-time", "5", "--noproxy", "*", "--haproxy-protocol", "-H", "Host: one.test"];
+        let direct = a.exec(&[&words[..], &[url.as_str()]].concat())?;
+        ensure!(direct.code == 52 && direct.stdout.is_empty(), "{direct}");
 
         // What is wrong is refused, and changes nothing.
         for (chain, key) in [(&key, &key), (&chain, &chain), (&path("ca.pem"), &key), (&path("none"), &key)] {

@@ -23,8 +23,8 @@ pub fn ingress(session: &Session, ingress: Ingress) -> Result<(), Failure> {
         Ingress::Routes => {
             session.show("ingress.routes", &Request::IngressRoutes, |routes: &Vec<IngressRoute>| routes_text(routes))
         }
-        Ingress::Enable { proxy_protocol } => {
-            session.show("ingress.enable", &Request::IngressEnable { proxy_protocol }, nothing)
+        Ingress::Enable { proxy_protocol: proxy_from } => {
+            session.show("ingress.enable", &Request::IngressEnable { proxy_from }, nothing)
         }
         Ingress::Disable => session.show("ingress.disable", &Request::IngressDisable, nothing),
         Ingress::Cert(Cert::Ls) => {
@@ -77,6 +77,10 @@ fn status_text(status: &IngressStatus) -> String {
         Some(ms) => format!("{}, the last took {ms} ms", status.reloads),
         None => status.reloads.to_string(),
     };
+    let client = match status.proxy_from.as_slice() {
+        [] => "whoever connects".to_owned(),
+        from => format!("by the PROXY protocol, from {}", from.join(", ")),
+    };
     for (key, value) in [
         (
             "nginx",
@@ -85,7 +89,7 @@ fn status_text(status: &IngressStatus) -> String {
         ("routes", status.routes.to_string()),
         ("reloads", reloads),
         ("certificates", status.certificates.to_string()),
-        ("client", if status.proxy_protocol { "by the PROXY protocol" } else { "whoever connects" }.to_owned()),
+        ("client", client),
     ] {
         let _ = writeln!(out, "{key:<13} {value}");
     }

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use super::gateway::Fronts;
 use super::node::lock;
 use crate::gossip::{self, FileKind, Stored, Write};
-use crate::ingress::{Plan, UPSTREAM_DIR};
+use crate::ingress::{Plan, Subnet, UPSTREAM_DIR};
 use crate::sys::store::{StateDir, StoreError};
 
 pub use access::Counts;
@@ -40,7 +40,9 @@ const DIR: &str = "nginx";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub enabled: bool,
-    pub proxy_protocol: bool,
+    /// Where balancers are that stand in front and speak the PROXY protocol; none do if it is empty.
+    #[serde(default)]
+    pub proxy_from: Vec<Subnet>,
 }
 
 /// The ingress of this node: its settings, and how it is.

@@ -264,7 +264,7 @@ impl Keeper {
             certificates: &certificates,
             http2: program.http2(),
             ipv6,
-            proxy_protocol: settings.proxy_protocol,
+            proxy_from: &settings.proxy_from,
             user,
             connections_max: connections_max(),
         };
@@ -516,7 +516,7 @@ mod tests {
             certificates: &certificates,
             http2: program.http2(),
             ipv6: has_ipv6(),
-            proxy_protocol: false,
+            proxy_from: &[],
             user: worker_account(),
             connections_max: 512,
         };
@@ -528,6 +528,9 @@ mod tests {
         let text = check.written(&plan, &mut problems);
         check.acceptable(text, &mut plan, &mut problems).await.expect("accepted");
         assert_eq!((plan.routes.len(), problems.told.len()), (5, 0));
+        let from = ["10.0.0.0/8", "2001:db8::7"].map(|text| text.parse().expect("a subnet"));
+        let behind = Check { layout: &Layout { proxy_from: &from, ..layout.clone() }, ..check };
+        behind.verdict(&behind.written(&plan, &mut problems)).await.expect("accepted behind balancers too");
         // One tenant's certificate breaks after it was taken.
         let bad = certificates.iter().find(|c| c.covers(&"c.test".parse().expect("a name"))).expect("there");
         fs::write(dir.path().join(format!("certificates/{}.crt", bad.file)), "nonsense").expect("written");
@@ -587,7 +590,7 @@ mod tests {
                 certificates: &[],
                 http2: program.http2(),
                 ipv6: has_ipv6(),
-                proxy_protocol: false,
+                proxy_from: &[],
                 user: worker_account(),
                 connections_max: 512,
             };

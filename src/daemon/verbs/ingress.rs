@@ -13,13 +13,15 @@ use crate::daemon::ingress::certificates::{CertificateError, Certificates};
 use crate::daemon::ingress::nginx::{NginxError, Program};
 use crate::daemon::ingress::{Settings, Shown};
 use crate::daemon::node::Node;
-use crate::ingress::{Certificate, Endpoint, ServiceKey, Transport};
+use crate::ingress::{Certificate, Endpoint, ServiceKey, Subnet, Transport};
 use crate::membership::Membership;
 use crate::model::ServerPattern;
 use crate::sys::clock;
 
 /// How long `enable` waits until nginx serves.
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Addresses and prefixes at which balancers are.
+const BALANCERS_MAX: usize = 64;
 
 pub async fn status(node: &Node) -> Answer {
     let settings = node.ingress.settings();
@@ -39,13 +41,14 @@ pub async fn status(node: &Node) -> Answer {
     });
     Answer::of(IngressStatus {
         enabled: settings.enabled,
-        proxy_protocol: settings.proxy_protocol,
+        proxy_protocol: !settings.proxy_from.is_empty(),
+        proxy_from: settings.proxy_from.iter().map(ToString::to_string).collect(),
         nginx_version,
         running_s: nginx_since.map(|since| clock::now().saturating_duration_since(since).as_secs()),
         reloads,
         last_reload_ms,
         routes: plan.routes.len(),
-        certificates: Certificates::new(&node.ingress.dir).list().len(),
+        certificates: listed(node).await.len(),
         fault,
         problems,
         gateways: gateways.collect(),
@@ -117,7 +120,8 @@ fn with_front(row: IngressRoute, fronts: &Fronts, is_it: impl Fn(&Listen) -> boo
     IngressRoute { error, requests: connections_ever, errors: refused, rx_bytes: bytes_in, tx_bytes: bytes_out, ..row }
 }
 
-pub async fn enable(node: &Node, proxy_protocol: bool) -> Result<Answer, Failure> {
+pub async fn enable(node: &Node, proxy_from: &[String]) -> Result<Answer, Failure> {
+    let proxy_from = subnets(proxy_from)?;
     Program::find().await.map_err(|error| {
         let hint = match error {
             NginxError::Missing => {
@@ -127,7 +131,7 @@ pub async fn enable(node: &Node, proxy_protocol: bool) -> Result<Answer, Failure
         };
         Failure::new(ExitStatus::Failure, "cannot enable the ingress role", with_causes(&error), hint)
     })?;
-    settle(node, Settings { enabled: true, proxy_protocol }).await?;
+    settle(node, Settings { enabled: true, proxy_from }).await?;
     let shown = node.ingress.show();
     let answer = Answer::nothing();
     let answer = match shown.fault {
@@ -135,6 +139,20 @@ pub async fn enable(node: &Node, proxy_protocol: bool) -> Result<Answer, Failure
         None => answer,
     };
     Ok(shown.problems.iter().fold(answer, |answer, problem| answer.warn("ingress-problem", problem)))
+}
+
+fn subnets(texts: &[String]) -> Result<Vec<Subnet>, Failure> {
+    if texts.len() > BALANCERS_MAX {
+        let why = format!("there may be {BALANCERS_MAX}");
+        return Err(Failure::new(ExitStatus::Usage, "these are too many balancers", why, "give the prefix they share"));
+    }
+    let subnet = |text: &String| {
+        text.parse().map_err(|error| {
+            let what = format!("{:?} is nowhere a balancer can be", text.chars().take(120).collect::<String>());
+            Failure::new(ExitStatus::Usage, what, error, "give an address or a prefix: 192.0.2.7, 192.0.2.0/24")
+        })
+    };
+    texts.iter().map(subnet).collect()
 }
 
 pub async fn disable(node: &Node) -> Result<Answer, Failure> {
@@ -152,9 +170,14 @@ async fn settle(node: &Node, settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn certificates(node: &Node) -> Result<Answer, Failure> {
-    let rows: Vec<_> = Certificates::new(&node.ingress.dir).list().iter().map(certificate_row).collect();
-    Ok(Answer::of(rows))
+pub async fn certificates(node: &Node) -> Answer {
+    let rows: Vec<_> = listed(node).await.iter().map(certificate_row).collect();
+    Answer::of(rows)
+}
+
+async fn listed(node: &Node) -> Vec<Certificate> {
+    let certificates = Certificates::new(&node.ingress.dir);
+    blocking(move || certificates.list()).await
 }
 
 pub async fn add_certificate(node: &Node, chain: String, key: PrivateKey) -> Result<Answer, Failure> {
