@@ -20,6 +20,7 @@ mod gate;
 mod hostile;
 mod ingress;
 mod ingress_hostile;
+mod ingress_later;
 mod interface;
 mod isolation;
 mod leave;
