@@ -296,7 +296,7 @@ fn ways_in(sweep: &mut Sweep, a: &Host, nobody: &Host) -> Result<()> {
     let data = sweep.answers_and_goes_on(a, &[&["proxy", "--socks5", "127.0.0.1:0"][..], &network].concat())?;
     has(&data, &["network", "listen"])?;
     // 192.0.2.99 is no address of the host.
-    sweep.refuses(a, &[&["proxy", "--socks5", "192.0.2.99:1080"][..], &network].concat(), 5).map(drop)
+    sweep.refuses(a, &[&["proxy", "--socks5", "192.0.2.99:1080"][..], &network].concat(), 2).map(drop)
 }
 
 #[test]
