@@ -80,10 +80,11 @@ async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> R
         }
         Awaited::Converged if membership.cluster().is_none() => Some("this node is in no cluster".to_owned()),
         Awaited::Converged => {
-            let (connected, disagreeing, unwritten) = node
+            let (connected, undialled, disagreeing, unwritten) = node
                 .call(move |engine| {
                     let connected: Vec<_> = engine.links().map(|link| link.peer()).collect();
-                    (connected, engine.gossip.disagreeing_since(since), engine.is_unwritten())
+                    let gossip = &engine.gossip;
+                    (connected, gossip.undialled(), gossip.disagreeing_since(since), engine.is_unwritten())
                 })
                 .await?;
             let others = || membership.nodes().map(|other| other.id).filter(|id| *id != node.id);
@@ -91,7 +92,7 @@ async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> R
                 let names: Vec<String> = ids.into_iter().map(|id| node.node_name(&membership, id)).collect();
                 names.join(", ")
             };
-            let away: Vec<_> = others().filter(|id| !connected.contains(id)).collect();
+            let away: Vec<_> = others().filter(|id| !connected.contains(id) && !undialled.contains(id)).collect();
             if !away.is_empty() {
                 Some(format!("not connected: {}", names(away)))
             } else if !disagreeing.is_empty() {
