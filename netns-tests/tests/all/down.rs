@@ -89,6 +89,10 @@ fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_
             until_true("the name to go", GONE, || Ok(!is_named(asker, &on_c)?))?;
         }
         println!("names of a stopped node gone after {:?}", stopped.elapsed());
+        // Its container and the service that it alone serves are ready by their records, and nobody reaches them.
+        for awaited in [["container", on_c.id()], ["service", "db"]] {
+            a.peerctl(&[&["wait", "--timeout", "0s", "--for"], &awaited[..]].concat())?.refused(8)?;
+        }
         while stopped.elapsed() < Duration::from_secs(15) {
             ensure!(is_named(&on_a, &on_b)? && is_named(&on_b, &on_a)?, "a third party was harmed");
             ensure!(state_of(&a, "b")? == "connected" && state_of(&b, "a")? == "connected", "others are suspected");

@@ -196,6 +196,11 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         sweep.answers(&a, &["wait", "--for", "network", "demo"])?;
         sweep.answers(&a, &["wait", "--for", "container", id])?;
         sweep.answers(&a, &["wait", "--for", "service", "web"])?;
+        sweep.answers(&a, &["wait", "--for", "service", "web.shop", "--network", "demo"])?;
+        sweep.answers(&a, &["wait", "--for", "service", "web", "--app", "shop"])?;
+        sweep.refuses(&a, &["wait", "--for", "service", "web", "--app", "other", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "service", "web", "--network", "other", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "converged", "--app", "shop"], 2)?;
         sweep.refuses(&a, &["wait", "--for", "service", "nobody", "--timeout", "0s"], 8)?;
         sweep.refuses(&a, &["wait", "--for", "container", "nothing", "--timeout", "0s"], 8)?;
         sweep.refuses(&a, &["wait", "--for", "network"], 2)?;
