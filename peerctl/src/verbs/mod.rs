@@ -174,7 +174,7 @@ impl Session {
     fn new(global: &Global) -> Self {
         let socket = global.socket.clone().unwrap_or_else(peerd::daemon::default_socket);
         Self {
-            client: Client { socket, narrate: !global.quiet },
+            client: Client::new(socket, !global.quiet),
             json: global.json,
             quiet: global.quiet,
             paint: Paint::new(global.color),
