@@ -210,6 +210,12 @@ pub struct Wait {
     /// containers of it; `container ID`: it is known here and ready; `service S`: a container that is ready serves it
     #[arg(long = "for", required = true, num_args = 1..=2, value_names = ["WHAT", "NAME"])]
     pub awaited: Vec<String>,
+    /// The network of `service S`; may be left out when the node holds one
+    #[arg(long)]
+    pub network: Option<String>,
+    /// The application of `service S`, if several have one of that name
+    #[arg(long)]
+    pub app: Option<String>,
     /// How long to wait before giving up with exit code 8
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub timeout: Duration,

@@ -99,8 +99,8 @@ pub struct NodeRow {
     pub name: String,
     /// Its number, if it is a signer.
     pub signer: Option<u8>,
-    /// `self`, `connected`, `suspect` (asked, no answer yet), `down`, or `unreachable`: no connection, and no network shared that
-    /// would have this node ask on.
+    /// `self`, `connected`, `suspect` (asked, no answer yet), `down`, `unreachable`: no connection, and no network shared that
+    /// would have this node ask on; or `undialled`: no connection, and none that this node wants in a cluster of this size.
     pub state: String,
     pub endpoints: Vec<String>,
 }
@@ -313,7 +313,7 @@ pub struct NodeSelf {
 pub struct PeerRow {
     pub node: String,
     pub name: String,
-    /// `connected`, `suspect`, `down` or `unreachable`.
+    /// `connected`, `suspect`, `down`, `unreachable` or `undialled`.
     pub state: String,
     /// The address that its packets go to, if there is one.
     pub path: Option<String>,

@@ -184,8 +184,8 @@ pub enum Awaited {
     Network(String),
     /// This node knows the container, and it is ready.
     Container(String),
-    /// Some container that is ready serves it.
-    Service(String),
+    /// A container that is ready serves it, on a node that is heard. Named as [`Request::ServiceInspect`] does.
+    Service { service: String, network: Option<String>, app: Option<String> },
 }
 
 impl std::fmt::Display for Awaited {
@@ -195,7 +195,7 @@ impl std::fmt::Display for Awaited {
             Self::Converged => f.write_str("a converged cluster"),
             Self::Network(name) => write!(f, "network {}", short(name)),
             Self::Container(id) => write!(f, "container {}", short(id)),
-            Self::Service(name) => write!(f, "service {}", short(name)),
+            Self::Service { service, .. } => write!(f, "service {}", short(service)),
         }
     }
 }

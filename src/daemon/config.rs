@@ -52,7 +52,7 @@ pub struct Args {
     pub listen: Option<SocketAddr>,
     /// This node's name [default: the host's name]
     #[arg(long, env = "PEERD_NAME", value_name = "NODE")]
-    pub name: Option<String>,
+    pub name: Option<Label>,
     /// Log filter: a level, or as `info,peerd::router=debug` [default: info]
     #[arg(long, env = "PEERD_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -117,13 +117,13 @@ impl Config {
             Some(path) => read(path)?,
             None => File::default(),
         };
-        let name = args.name.clone().or(file.name).map(|name| name.parse().map_err(|e| ConfigError::Name(name, e)));
+        let name = file.name.map(|name| name.parse().map_err(|e| ConfigError::Name(name, e))).transpose()?;
         let suffixes = file.dns_suffixes.into_iter().map(|text| text.parse().map_err(|e| ConfigError::Suffix(text, e)));
         Ok(Self {
             state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or(defaults.state_dir),
             socket: args.socket.clone().or(file.socket).unwrap_or(defaults.socket),
             listen: args.listen.or(file.listen).unwrap_or_else(|| "[::]:51790".parse().expect("an address")),
-            name: name.transpose()?,
+            name: args.name.clone().or(name),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
             dns_suffixes: suffixes.collect::<Result<_, _>>()?,
         })
@@ -151,15 +151,18 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 mod tests {
     use super::*;
 
+    fn words(flags: &[&str]) -> Vec<String> {
+        ["peerd"].iter().chain(flags).map(|word| (*word).to_owned()).collect()
+    }
+
     fn load(file: Option<&str>, flags: &[&str]) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("peerd.toml");
-        let mut words = vec!["peerd".to_owned()];
+        let mut words = words(flags);
         if let Some(text) = file {
             std::fs::write(&path, text).expect("written");
             words.extend(["--config".into(), path.display().to_string()]);
         }
-        words.extend(flags.iter().map(|s| (*s).to_owned()));
         let args = Args::try_parse_from(words).expect("flags");
         Config::load(&args, Defaults { state_dir: "/s".into(), socket: "/r/p.sock".into() })
     }
@@ -199,7 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_label_is_an_error() {
-        assert!(matches!(load(None, &["--name", "a.b"]), Err(ConfigError::Name(..))));
+    fn a_name_that_is_no_label_is_an_error_of_whoever_gave_it() {
+        assert!(matches!(load(Some("name = 'a.b'"), &[]), Err(ConfigError::Name(..))));
+        assert!(Args::try_parse_from(words(&["--name", "a.b"])).is_err_and(|error| error.exit_code() == 2));
     }
 }

@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::node::Node;
 use super::verbs::{self, Then};
 use crate::control::{EventRow, ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Request, decode_line, encode_line};
 
-/// Conversations under way at once with those who may change the node; further ones wait in the socket's backlog.
-/// A drain that is waited for takes one of them all the time, and a deployment drains many.
-const CONVERSATIONS_MAX: usize = 256;
+/// Callers at once who may change the node; further ones are refused.
+const CALLERS_MAX: usize = 1024;
+/// Requests of theirs that are carried out at once; further ones wait. A drain that is waited for takes one of these places
+/// all the time, and a deployment drains many.
+const REQUESTS_MAX: usize = 256;
+/// Streams into networks that are being opened at once; further ones are refused. They have places of their own, for who is
+/// dialled decides how long that takes.
+const DIALS_MAX: usize = 256;
 /// Conversations under way at once with those who may only look; further ones are refused, and never make the others wait.
 const LOOKING_MAX: usize = 16;
 /// How long a caller may take to say its request, or to take a line of the answer.
@@ -57,9 +62,34 @@ impl Progress {
     }
 }
 
-/// Answers callers until the node stops.
+/// How much is done at once for those who may change the node.
+struct Places {
+    requests: Semaphore,
+    dials: Semaphore,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { requests: Semaphore::new(REQUESTS_MAX), dials: Semaphore::new(DIALS_MAX) }
+    }
+
+    /// A place for `request`, which is given back when it is dropped.
+    async fn take(&self, request: &Request) -> Result<SemaphorePermit<'_>, Failure> {
+        match request {
+            Request::Dial { .. } => self.dials.try_acquire().map_err(|_| {
+                let why = format!("{DIALS_MAX} others are waiting for a container to answer");
+                let hint = "try again in a moment; do the containers they want still run? peerctl container ls";
+                Failure::new(ExitStatus::Conflict, "cannot open a stream into the network", why, hint)
+            }),
+            _ => Ok(self.requests.acquire().await.expect("nobody closes it")),
+        }
+    }
+}
+
+/// Answers callers until the node stops. That it is busy with some keeps no other from being heard.
 pub async fn serve(listener: UnixListener, node: Arc<Node>) {
-    let (owners, others) = (Arc::new(Semaphore::new(CONVERSATIONS_MAX)), Arc::new(Semaphore::new(LOOKING_MAX)));
+    let (owners, others) = (Arc::new(Semaphore::new(CALLERS_MAX)), Arc::new(Semaphore::new(LOOKING_MAX)));
+    let places = Arc::new(Places::new());
     loop {
         let caller = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
         let (requester, stream) = match caller {
@@ -71,18 +101,14 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>) {
                 continue;
             }
         };
-        let slot = if requester.may_change() {
-            owners.clone().acquire_owned().await.ok()
-        } else {
-            others.clone().try_acquire_owned().ok()
-        };
-        let Some(slot) = slot else {
+        let door = if requester.may_change() { &owners } else { &others };
+        let Ok(slot) = door.clone().try_acquire_owned() else {
             refuse(&stream);
             continue;
         };
-        let node = node.clone();
+        let (node, places) = (node.clone(), places.clone());
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, requester, node).await {
+            if let Err(error) = converse(stream, requester, node, places).await {
                 tracing::debug!(%error, "a caller on the control socket left early");
             }
             drop(slot);
@@ -92,13 +118,18 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>) {
 
 /// Tells a caller that there are too many, as far as the socket takes it at once.
 fn refuse(stream: &UnixStream) {
-    let why = "too many others are looking at this node at this moment";
+    let why = "too many others ask this node at this moment";
     let failure = Failure::new(ExitStatus::Conflict, "the node does not answer", why, "try again in a moment");
     // One that does not get it sees the conversation end.
     let _ = stream.try_write(&encode_line(&Frame::Failed(failure)));
 }
 
-async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> std::io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    requester: Requester,
+    node: Arc<Node>,
+    places: Arc<Places>,
+) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
     let mut read = BufReader::new(read.take(REQUEST_LEN_MAX as u64 + 1));
@@ -106,7 +137,7 @@ async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> 
 
     let (frames, mut lines) = mpsc::channel(16);
     let progress = Progress(frames.clone());
-    let answering = tokio::spawn(answer(line, requester, node.clone(), progress, frames));
+    let answering = tokio::spawn(answer(line, requester, (node.clone(), places), progress, frames));
     let told: std::io::Result<()> = async {
         loop {
             match tokio::time::timeout(LEFT_INTERVAL, lines.recv()).await {
@@ -156,15 +187,18 @@ async fn converse(stream: UnixStream, requester: Requester, node: Arc<Node>) -> 
 async fn answer(
     line: Vec<u8>,
     requester: Requester,
-    node: Arc<Node>,
+    (node, places): (Arc<Node>, Arc<Places>),
     progress: Progress,
     frames: mpsc::Sender<Frame>,
 ) -> Then {
-    let (frame, then) = match decode_request(&line, requester.may_change()) {
-        Ok(request) => match verbs::carry_out(&node, requester, request, &progress).await {
-            Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.then),
-            Err(failure) => (Frame::Failed(failure), Then::Nothing),
-        },
+    let answered = async {
+        let request = decode_request(&line, requester.may_change())?;
+        // Who may only look has its place already.
+        let _place = if requester.may_change() { Some(places.take(&request).await?) } else { None };
+        verbs::carry_out(&node, requester, request, &progress).await
+    };
+    let (frame, then) = match answered.await {
+        Ok(answer) => (Frame::Done { data: answer.data, warnings: answer.warnings }, answer.then),
         Err(failure) => (Frame::Failed(failure), Then::Nothing),
     };
     let _ = frames.send(frame).await;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -21,6 +22,9 @@ use crate::membership::Network;
 use crate::model::{AttachmentId, CONTAINERS, NetworkId, WgPublicKey, WgSecret};
 use crate::sys::device_pair::device_pair;
 use crate::sys::{clock, random};
+
+/// How long the containers of a name are tried, one after the other: there may be a thousand, and none of them answers.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The gateways, and the names as they know them.
 pub struct Gateways {
@@ -138,20 +142,40 @@ impl Gateways {
         lock(&self.cells).retain(|network, cell| membership.network(network).is_some() || Arc::strong_count(cell) > 1);
     }
 
-    /// Opens a stream to a container by its address or a name, from outside of the network.
-    pub async fn dial(&self, node: &Node, network: &Network, name: &str, port: u16) -> Result<Opened, Failure> {
+    /// Opens a stream to a container by its address or a name, from outside of the network; `None` if whoever wants it has
+    /// `left` before.
+    pub async fn dial(
+        &self,
+        node: &Node,
+        network: &Network,
+        name: &str,
+        port: u16,
+        left: impl Future<Output = ()>,
+    ) -> Result<Option<Opened>, Failure> {
         let what = || format!("cannot reach {}:{port} in network {}", shown(name), network.display_name());
         let addresses = self
             .addresses(node, network, name)
             .map_err(|(status, why, hint)| Failure::new(status, what(), why, hint))?;
         self.ensure(node, &network.id).await?;
         let mut last = DialError::Unreachable;
-        for address in addresses {
-            match self.thread.dial(network.id.clone(), SocketAddrV4::new(address, port)).await {
-                Ok(opened) => return Ok(opened),
-                Err(error) => last = error,
+        let one_after_the_other = async {
+            for address in addresses {
+                match self.thread.dial(network.id.clone(), SocketAddrV4::new(address, port)).await {
+                    Ok(opened) => return Some(opened),
+                    Err(error) => last = error,
+                }
             }
-        }
+            None
+        };
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(DIAL_TIMEOUT, one_after_the_other) => opened,
+            () = left => return Ok(None),
+        };
+        let last = match opened {
+            Ok(Some(opened)) => return Ok(Some(opened)),
+            Ok(None) => last,
+            Err(_) => DialError::TimedOut,
+        };
         let (status, hint) = match last {
             DialError::TimedOut => (ExitStatus::Timeout, "is its node up? peerctl status"),
             DialError::Full => (ExitStatus::Conflict, "end some connections first"),

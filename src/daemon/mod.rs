@@ -30,6 +30,8 @@ mod writer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use verbs::status_of_io;
+
 /// Runs the node until it is told to stop.
 pub fn main(args: &config::Args) -> ExitCode {
     if args.print_default_config {

@@ -32,7 +32,7 @@ use crate::dns::Suffix;
 use crate::gossip::{self, Gossip, Identity, Stored};
 use crate::membership::Membership;
 use crate::model::{Label, NodeId};
-use crate::sys::store::StateDir;
+use crate::sys::store::{StateDir, StoreError};
 use crate::sys::udp::{self, UdpSocket};
 use crate::sys::{clock, random, socket};
 
@@ -49,6 +49,18 @@ fn cannot_start(status: ExitStatus, why: impl std::fmt::Display, hint: impl std:
     Failure::new(status, "cannot start the node", why, hint)
 }
 
+/// The system does not give the state folder, or takes nothing for it: what is in it may be whole.
+fn refused(error: &StoreError) -> Failure {
+    let hint = error.advice().unwrap_or("give another with --state-dir");
+    cannot_start(verbs::status_of_store(error), verbs::with_causes(error), hint)
+}
+
+/// What the state folder holds is not what this node wrote.
+fn damaged(error: &gossip::StoreError) -> Failure {
+    let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
+    cannot_start(ExitStatus::InvalidFile, verbs::with_causes(error), hint)
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let defaults = Defaults { state_dir: socket::default_state_dir(), socket: socket::default_socket() };
@@ -56,10 +68,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| cannot_start(ExitStatus::InvalidFile, error, "peerd --print-default-config"))?;
     log_to_stderr(&config.log)?;
     allow_descriptors();
-    let state = StateDir::open(&config.state_dir).map_err(|error| {
-        let hint = error.advice().unwrap_or("give another with --state-dir");
-        cannot_start(verbs::status_of_store(&error), verbs::with_causes(&error), hint)
-    })?;
+    let state = StateDir::open(&config.state_dir).map_err(|error| refused(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("peerd-control")
@@ -101,11 +110,7 @@ struct Loaded {
 }
 
 fn load(state: &StateDir) -> Result<Loaded, Failure> {
-    let damaged = |why: String| {
-        let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
-        cannot_start(ExitStatus::InvalidFile, why, hint)
-    };
-    let mut files = state.load_all().map_err(|error| damaged(verbs::with_causes(&error)))?;
+    let mut files = state.load_all().map_err(|error| refused(&error))?;
     let remembered = Attachments::remembered(files.remove(attachments::FILE)).map_err(|error| {
         let hint = "delete it and the containers' interfaces (ip link delete peerd0), start, and attach them again";
         cannot_start(ExitStatus::InvalidFile, error, hint)
@@ -118,11 +123,10 @@ fn load(state: &StateDir) -> Result<Loaded, Failure> {
     for (name, content) in files {
         stored.insert(name, content);
     }
-    let (identity, write) =
-        Identity::load_or_make(&stored, &mut random::Os).map_err(|error| damaged(verbs::with_causes(&error)))?;
+    let (identity, write) = Identity::load_or_make(&stored, &mut random::Os).map_err(|error| damaged(&error))?;
     if let Some(write) = write {
         let content = write.content.as_ref().expect("a new identity is written, not removed");
-        state.write(&write.name, content).map_err(|error| damaged(verbs::with_causes(&error)))?;
+        state.write(&write.name, content).map_err(|error| refused(&error))?;
         stored.apply(&write);
     }
     Ok(Loaded { identity, stored, remembered, ingress })
@@ -158,12 +162,8 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
     let head = HeadFile::of_socket(&config.socket);
     let gossip_config = gossip::Config { name, endpoints: announced.clone(), kept: head.marks() };
     let id = identity.node();
-    let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed()).map_err(
-        |error| {
-            let hint = "restore the state folder from a backup, or expel this node and join with an empty one";
-            cannot_start(ExitStatus::InvalidFile, verbs::with_causes(&error), hint)
-        },
-    )?;
+    let gossip = Gossip::new(identity, &stored, gossip_config, clock::now(), clock::unix_s(), random::seed())
+        .map_err(|error| damaged(&error))?;
     let writer =
         Writer::spawn(state.clone(), head).map_err(|error| failed(&error, "does the system still give threads?"))?;
     let gateway = GatewayHandle::spawn().map_err(|error| failed(&error, "does the system still give threads?"))?;
@@ -279,4 +279,32 @@ fn start_data_plane(
 fn node_name(config: &Config) -> Label {
     let host = || rustix::system::uname().nodename().to_str().ok()?.split('.').next()?.parse().ok();
     config.name.clone().or_else(host).unwrap_or_else(|| "node".parse().expect("a label"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::store::FILE_LEN_MAX;
+
+    #[test]
+    fn a_backup_is_asked_for_when_a_file_is_damaged_and_not_when_the_system_does_not_give_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(&folder.path().join("state")).expect("opens");
+        load(&state).map(drop).expect("a first start");
+        let failed = |state: &StateDir| load(state).map(drop).expect_err("refused");
+
+        let key = state.path().join("node.key");
+        let whole = std::fs::read(&key).expect("reads");
+        std::fs::write(&key, &whole[..whole.len() / 2]).expect("written");
+        let failure = failed(&state);
+        assert_eq!(failure.status, ExitStatus::InvalidFile);
+        assert!(failure.hint.contains("backup"), "{failure}");
+        std::fs::write(&key, whole).expect("written");
+
+        let large = std::fs::File::create(state.path().join("large")).expect("created");
+        large.set_len(FILE_LEN_MAX + 1).expect("it takes no room");
+        let failure = failed(&state);
+        assert_eq!(failure.status, ExitStatus::Failure);
+        assert!(!failure.hint.contains("backup"), "{failure}");
+    }
 }

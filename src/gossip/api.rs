@@ -129,6 +129,8 @@ pub struct AttachSpec {
     pub state: State,
     pub public_key: WgPublicKey,
     pub space: Space,
+    /// Whether this node may have no other container of the service.
+    pub alone: bool,
 }
 
 impl AttachSpec {
@@ -147,6 +149,7 @@ impl AttachSpec {
             state: State::Ready,
             public_key,
             space: Space::Extras,
+            alone: false,
         }
     }
 }
@@ -188,6 +191,8 @@ pub enum OperationError {
     Creator(NetworkId),
     #[error("number {number} of {app}'s {kind} is held by {holder}")]
     NumberTaken { app: Label, kind: Label, number: u32, holder: AttachmentId },
+    #[error("service {service} may have one container on a node, and {holder} is here")]
+    NotAlone { service: Label, holder: AttachmentId },
     #[error("the namespace {namespace} is application {holder}'s")]
     NamespaceTaken { namespace: Label, holder: Label },
     #[error("no container of an application {0} is attached, and no service file defines it")]

@@ -75,6 +75,12 @@ impl Gossip {
             return Ok(None);
         }
         let own = self.authors.get(&(self.me, Shard::Network(network.clone())));
+        if spec.alone {
+            let of_service = |c: &Container| c.app == spec.app && c.service == spec.service;
+            if let Some(holder) = own.into_iter().flat_map(containers).find(of_service) {
+                return Err(OperationError::NotAlone { service: spec.service.clone(), holder: holder.id });
+            }
+        }
         let own = own.into_iter().flat_map(OwnLog::records).filter_map(|record| match record.body() {
             Body::Container(c) if c.app == spec.app && c.kind == spec.kind => Some((c, record.record().rev)),
             _ => None,

@@ -288,6 +288,14 @@ impl Gossip {
         ranked.into_iter().map(|(_, node)| node).collect()
     }
 
+    /// The known nodes that this one does not dial of its own accord: it has a connection to such a node when one of the two
+    /// had a reason for it.
+    pub fn undialled(&self) -> BTreeSet<NodeId> {
+        let dialled = self.dial_set();
+        let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
+        others.map(|node| node.id).filter(|node| !dialled.contains(node)).collect()
+    }
+
     /// The known nodes without a connection.
     pub(super) fn down_nodes(&self) -> Vec<NodeId> {
         let nodes = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());

@@ -49,15 +49,20 @@ pub(super) struct Persister {
 }
 
 impl Persister {
-    /// Adds a file to the next batch, in the place of an older content.
+    /// Adds a file to the next batch, in the place of an older content. One that is to be written last goes on being so.
     pub fn write(&mut self, write: Write) {
+        if let Some(old) = self.pending.last.iter_mut().find(|old| old.name == write.name) {
+            *old = write;
+            return;
+        }
         self.pending.writes.retain(|old| old.name != write.name);
         self.pending.writes.push(write);
     }
 
-    /// Adds a file that is written after those of [`Persister::write`].
+    /// Adds a file that is written after those of [`Persister::write`], in the place of an older content.
     pub fn write_last(&mut self, write: Write) {
         self.pending.writes.retain(|old| old.name != write.name);
+        self.pending.last.retain(|old| old.name != write.name);
         self.pending.last.push(write);
     }
 
@@ -131,5 +136,27 @@ impl Persister {
         self.retry_at.take_if(|at| *at <= now)?;
         let (token, batch) = self.in_flight.as_ref()?;
         Some((*token, batch.writes.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::store::FileKind;
+
+    #[test]
+    fn a_file_is_written_once_with_its_newest_content_and_the_last_stays_last() {
+        let write = |name: &str, content: u8| Write::new(name, FileKind::Boot, &[content]);
+        let mut persister = Persister::default();
+        persister.write(write("boot", 1));
+        persister.write_last(write("cluster", 1));
+        persister.write_last(write("boot", 2));
+        persister.write(write("own-log", 1));
+        persister.write(write("boot", 3));
+        persister.write_last(write("cluster", 2));
+        let (_, writes) = persister.start();
+        assert!(writes == [write("own-log", 1), write("boot", 3), write("cluster", 2)]);
+        persister.write(write("boot", 4));
+        assert!(persister.pending.writes == [write("boot", 4)], "another batch begins anew");
     }
 }

@@ -107,7 +107,8 @@ impl Gossip {
         let (joiner, exporter) = (peer.node, peer.exporter);
         let wall_unix_s = self.wall.unix_s(now);
         let state = self.belonging.as_ref().map(|belonging| &belonging.state).ok_or(JoinRefusal::Unknown)?;
-        let invite = self.invites.iter_mut().find(|invite| invite.id == join.invite).ok_or(JoinRefusal::Unknown)?;
+        let at = self.invites.iter().position(|invite| invite.id == join.invite).ok_or(JoinRefusal::Unknown)?;
+        let invite = &self.invites[at];
         if !invite.key.accepts(&join.proof, &exporter, joiner, state.id) || !state.is_signer(self.me) {
             return Err(JoinRefusal::Unknown);
         }
@@ -122,11 +123,17 @@ impl Gossip {
             if invite.consumed.len() >= invite.uses as usize {
                 return Err(JoinRefusal::Used);
             }
-            if state.named(&join.name).is_some_and(|holder| holder != joiner) {
+            // Who redeems an invite at this moment is no member yet, and will have the name all the same.
+            let promised = self.invites.iter().flat_map(|invite| &invite.consumed);
+            let mut promised = promised.filter(|(holder, name)| *name == join.name && !state.is_revoked(*holder));
+            if state.named(&join.name).is_some_and(|holder| holder != joiner)
+                || promised.any(|(holder, _)| *holder != joiner)
+            {
                 return Err(JoinRefusal::NameTaken);
             }
-            invite.consumed.push((joiner, join.name.clone()));
+            self.invites[at].consumed.push((joiner, join.name.clone()));
         }
+        let invite = &self.invites[at];
         let redemption = Redemption {
             connection,
             exchange,

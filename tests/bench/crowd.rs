@@ -164,6 +164,7 @@ impl Crowd {
             state: State::Ready,
             public_key: WgSecret::random(&mut self.rng).public(),
             space: Space::Containers,
+            alone: false,
         }
     }
 

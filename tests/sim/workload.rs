@@ -101,6 +101,7 @@ impl World {
             state: State::Ready,
             public_key: key,
             space,
+            alone: false,
         };
         let promise = Promise {
             host: at,

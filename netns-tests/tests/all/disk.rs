@@ -134,6 +134,20 @@ fn a_first_start_on_a_read_only_disk_is_refused_in_three_lines() {
     });
 }
 
+#[test]
+fn a_first_start_on_a_full_disk_asks_for_room_and_not_for_a_backup() {
+    in_lab(|lab| {
+        let a = lab.host("a")?;
+        fs::create_dir(a.state_dir())?;
+        mount(&["-t", "tmpfs", "-o", "size=64k,mode=700", "disk"], &a.state_dir())?;
+        ensure!(fs::write(a.state_dir().join(".FILLER"), [0; 128 << 10]).is_err(), "there is room");
+        let refused = Output::of(&mut a.daemon_command(&a.socket())?, "")?.refused(1)?;
+        ensure!(refused.stderr.contains("make room") && !refused.stderr.contains("backup"), "{refused}");
+        // A name that is none is a fault of the line, whatever the disk is like.
+        a.peerctl(&["daemon", "--name", "a.b"])?.refused(2).map(drop)
+    });
+}
+
 /// What became of a start: the node's id, or the refusal.
 fn start(host: &Host) -> Result<Result<Value, Output>> {
     let log = host.state_dir().with_extension("start");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use netns_tests::wait::{SOON, now, until_true};
-use netns_tests::{Container, Host, in_lab};
+use netns_tests::{Container, Host, Output, in_lab};
 
 use crate::reach::three;
 
@@ -89,12 +89,20 @@ fn a_node_that_is_stopped_harms_no_third_party_and_is_back_two_seconds_after_it_
             until_true("the name to go", GONE, || Ok(!is_named(asker, &on_c)?))?;
         }
         println!("names of a stopped node gone after {:?}", stopped.elapsed());
+        let mut checking = c.peerctl_command(&["status", "--check"])?;
+        let checking = std::thread::spawn(move || Output::of(&mut checking, ""));
+        // Its container and the service that it alone serves are ready by their records, and nobody reaches them.
+        for awaited in [["container", on_c.id()], ["service", "db"]] {
+            a.peerctl(&[&["wait", "--timeout", "0s", "--for"], &awaited[..]].concat())?.refused(8)?;
+        }
         while stopped.elapsed() < Duration::from_secs(15) {
             ensure!(is_named(&on_a, &on_b)? && is_named(&on_b, &on_a)?, "a third party was harmed");
             ensure!(state_of(&a, "b")? == "connected" && state_of(&b, "a")? == "connected", "others are suspected");
             ensure!(on_a.ping(on_b.address())?, "a third party's packets are lost");
         }
 
+        let checked = checking.join().map_err(|_| anyhow!("it panicked"))??.refused(3)?;
+        ensure!(checked.stderr.contains("said nothing"), "{checked}");
         c.daemon()?.signal("CONT")?;
         let went_on = now();
         for asker in [&on_a, &on_b] {

@@ -129,3 +129,48 @@ fn an_interface_deleted_in_its_container_takes_the_container_off() {
         a.peerctl(&again)?.ok().map(drop)
     });
 }
+
+#[test]
+fn who_waits_for_a_container_that_never_answers_holds_up_nobody_and_takes_no_place_along() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        a.network("demo", &[])?;
+        let silent = a.container("web-1", "demo", "shop", &[])?;
+        let rules = "table inet hole { chain input { type filter hook input priority 0; tcp dport 3000 drop; }; }";
+        silent.exec(&["nft", rules])?.ok()?;
+        let _page = silent.serve("it does answer here")?;
+        let dial = |port: u16| -> Result<UnixStream> {
+            let mut stream = UnixStream::connect(a.socket())?;
+            let name = silent.address();
+            writeln!(stream, r#"{{"verb":"dial","network":"demo","name":"{name}","port":{port}}}"#)?;
+            Ok(stream)
+        };
+        let waiting = (0..300).map(|_| dial(3000)).collect::<Result<Vec<_>>>()?;
+        let (began, mut refused) = (now(), 0);
+        // The rest have a place and no answer.
+        until_true("a refusal for those who are too many", SOON, || {
+            for mut stream in &waiting {
+                stream.set_nonblocking(true)?;
+                let mut said = String::new();
+                let _ = stream.read_to_string(&mut said);
+                refused += usize::from(said.contains("\"conflict\""));
+            }
+            Ok(refused == 300 - 256)
+        })?;
+        ensure!(began.elapsed().as_secs() < 5, "they were refused after {:?}", began.elapsed());
+        let asked = now();
+        a.json(&["status"])?;
+        ensure!(asked.elapsed().as_millis() < 2000, "the owner waited {:?}", asked.elapsed());
+        drop(waiting);
+        let left = now();
+        until_true("a place for another stream", SOON, || {
+            let mut stream = dial(8080)?;
+            stream.set_read_timeout(Some(SOON))?;
+            let mut line = [0; 10];
+            stream.read_exact(&mut line)?;
+            Ok(line.starts_with(b"{\"done\""))
+        })?;
+        ensure!(left.elapsed().as_secs() < 5, "their places were taken for {:?} more", left.elapsed());
+        Ok(())
+    });
+}

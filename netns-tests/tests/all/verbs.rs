@@ -196,6 +196,11 @@ fn every_verb_answers_in_its_envelope_and_refuses_in_three_lines_with_its_exit_c
         sweep.answers(&a, &["wait", "--for", "network", "demo"])?;
         sweep.answers(&a, &["wait", "--for", "container", id])?;
         sweep.answers(&a, &["wait", "--for", "service", "web"])?;
+        sweep.answers(&a, &["wait", "--for", "service", "web.shop", "--network", "demo"])?;
+        sweep.answers(&a, &["wait", "--for", "service", "web", "--app", "shop"])?;
+        sweep.refuses(&a, &["wait", "--for", "service", "web", "--app", "other", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "service", "web", "--network", "other", "--timeout", "0s"], 8)?;
+        sweep.refuses(&a, &["wait", "--for", "converged", "--app", "shop"], 2)?;
         sweep.refuses(&a, &["wait", "--for", "service", "nobody", "--timeout", "0s"], 8)?;
         sweep.refuses(&a, &["wait", "--for", "container", "nothing", "--timeout", "0s"], 8)?;
         sweep.refuses(&a, &["wait", "--for", "network"], 2)?;
@@ -296,7 +301,7 @@ fn ways_in(sweep: &mut Sweep, a: &Host, nobody: &Host) -> Result<()> {
     let data = sweep.answers_and_goes_on(a, &[&["proxy", "--socks5", "127.0.0.1:0"][..], &network].concat())?;
     has(&data, &["network", "listen"])?;
     // 192.0.2.99 is no address of the host.
-    sweep.refuses(a, &[&["proxy", "--socks5", "192.0.2.99:1080"][..], &network].concat(), 5).map(drop)
+    sweep.refuses(a, &[&["proxy", "--socks5", "192.0.2.99:1080"][..], &network].concat(), 2).map(drop)
 }
 
 #[test]

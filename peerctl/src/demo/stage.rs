@@ -82,7 +82,7 @@ impl Node {
                 .stdout(Stdio::null())
                 .stderr(File::create(&log)?),
         )?;
-        let mut node = Self { name, address, client: Client { socket, narrate: false }, host, daemon, log, program };
+        let mut node = Self { name, address, client: Client::new(socket, false), host, daemon, log, program };
         wait_for("the node's socket", || {
             let ended = node.daemon.try_wait().ok().flatten().is_some();
             (ended || node.client.socket.exists()).then_some(())

@@ -137,7 +137,8 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
         }
         Verb::Drops => session.show("drops", &Request::Drops, |rows: &Vec<DropRow>| render::drops(rows))?,
         Verb::Wait(wait) => {
-            let request = Request::Wait { awaited: wait::awaited(&wait.awaited)?, timeout_s: wait.timeout.as_secs() };
+            let timeout_s = wait.timeout.as_secs();
+            let request = Request::Wait { awaited: wait::awaited(wait)?, timeout_s };
             session.show("wait", &request, |_: &Waited| String::new())?;
         }
         Verb::Ingress(ingress) => ingress::ingress(&session, ingress)?,
@@ -173,7 +174,7 @@ impl Session {
     fn new(global: &Global) -> Self {
         let socket = global.socket.clone().unwrap_or_else(peerd::daemon::default_socket);
         Self {
-            client: Client { socket, narrate: !global.quiet },
+            client: Client::new(socket, !global.quiet),
             json: global.json,
             quiet: global.quiet,
             paint: Paint::new(global.color),

@@ -88,18 +88,14 @@ fn serve(session: &Session, verb: &str, ways: Vec<(SocketAddr, To)>, network: Op
     let detail: peerd::control::NetworkDetail = session.client.ask(&Request::NetworkInspect { network })?.parse()?;
     let gate = Arc::new(Gate { socket: session.client.socket.clone(), network: detail.row.id });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| cannot_listen(&error, "does the system still give threads?"))?;
+    let runtime = runtime.map_err(|error| {
+        let hint = "does the system still give threads?";
+        Failure::new(ExitStatus::Failure, CANNOT, error, hint)
+    })?;
     runtime.block_on(async {
         let mut bound = Vec::new();
         for (listen, to) in ways {
-            let listener = TcpListener::bind(listen).await.map_err(|error| {
-                let hint = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => "give another port, or 0 for any that is free",
-                    std::io::ErrorKind::PermissionDenied => "ports below 1024 are for root: give another one",
-                    _ => "give another address",
-                };
-                cannot_listen(&format_args!("{listen}: {error}"), hint)
-            })?;
+            let listener = TcpListener::bind(listen).await.map_err(|error| cannot_listen(listen, &error))?;
             bound.push(Way { listener, to });
         }
         let listens: Vec<String> =
@@ -120,8 +116,16 @@ fn serve(session: &Session, verb: &str, ways: Vec<(SocketAddr, To)>, network: Op
     })
 }
 
-fn cannot_listen(error: &dyn std::fmt::Display, hint: &str) -> Failure {
-    Failure::new(ExitStatus::Conflict, "cannot take connections", error, hint)
+const CANNOT: &str = "cannot take connections";
+
+fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    let status = peerd::daemon::status_of_io(error);
+    let hint = match status {
+        ExitStatus::Conflict => "give another port, or 0 for any that is free",
+        ExitStatus::Permission => "ports below 1024 are for root: give another one",
+        _ => "give another address",
+    };
+    Failure::new(status, CANNOT, format_args!("{listen}: {error}"), hint)
 }
 
 fn is_local(listen: &str) -> bool {
@@ -204,6 +208,19 @@ async fn converse(socket: &Path, request: &Request) -> std::io::Result<Result<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_listened_on_is_told_apart() {
+        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+        for (kind, code, hint) in
+            [(AddrInUse, 5, "0 for any"), (PermissionDenied, 6, "root"), (AddrNotAvailable, 2, "address")]
+        {
+            let failure = cannot_listen(listen, &kind.into());
+            assert_eq!(failure.status.code(), code);
+            assert!(failure.hint.contains(hint), "{failure}");
+        }
+    }
 
     #[test]
     fn a_forward_is_a_local_port_a_name_and_a_port() {

@@ -3,16 +3,19 @@
 use peerd::control::{Awaited, EventRow, ExitStatus, Failure, Request};
 
 use super::{Session, print_if_read};
-use crate::render;
+use crate::{cli, render};
 
 /// What the words behind `--for` mean.
-pub fn awaited(words: &[String]) -> Result<Awaited, Failure> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+pub fn awaited(wait: cli::Wait) -> Result<Awaited, Failure> {
+    let cli::Wait { awaited, network, app, .. } = wait;
+    let words: Vec<&str> = awaited.iter().map(String::as_str).collect();
+    let names_a_place = network.is_some() || app.is_some();
     let why = match words.as_slice() {
+        ["service", name] => return Ok(Awaited::Service { service: (*name).to_owned(), network, app }),
+        _ if names_a_place => "--network and --app say which service is meant",
         ["converged"] => return Ok(Awaited::Converged),
         ["network", name] => return Ok(Awaited::Network((*name).to_owned())),
         ["container", id] => return Ok(Awaited::Container((*id).to_owned())),
-        ["service", name] => return Ok(Awaited::Service((*name).to_owned())),
         ["converged", _] => "converged is a word by itself",
         ["network" | "container" | "service"] => "it does not say which",
         _ => "there is no such thing to wait for",
@@ -37,9 +40,18 @@ mod tests {
 
     #[test]
     fn one_waits_for_what_the_manual_lists_and_for_nothing_else() {
-        let awaited = |words: &[&str]| super::awaited(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let wait = |words: &[&str], app: Option<&str>| cli::Wait {
+            awaited: words.iter().map(|word| (*word).to_owned()).collect(),
+            network: None,
+            app: app.map(ToOwned::to_owned),
+            timeout: std::time::Duration::ZERO,
+        };
+        let awaited = |words: &[&str]| super::awaited(wait(words, None));
+        let service = |app| Awaited::Service { service: "web".into(), network: None, app };
         assert_eq!(awaited(&["converged"]), Ok(Awaited::Converged));
-        assert_eq!(awaited(&["service", "web"]), Ok(Awaited::Service("web".into())));
+        assert_eq!(awaited(&["service", "web"]), Ok(service(None)));
+        assert_eq!(super::awaited(wait(&["service", "web"], Some("shop"))), Ok(service(Some("shop".into()))));
+        assert!(super::awaited(wait(&["converged"], Some("shop"))).is_err());
         for wrong in [&["network"][..], &["converged", "x"], &["peace"], &["peace", "x"]] {
             assert_eq!(awaited(wrong).expect_err("refused").status, ExitStatus::Usage, "{wrong:?}");
         }

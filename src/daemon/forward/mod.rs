@@ -32,6 +32,9 @@ pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 const CACHE_BYTES: usize = 8 << 20;
 /// Questions at upstreams at once. A further one fails.
 const UNDER_WAY_MAX: usize = 1024;
+/// A container may have one part in so many of what is free of that: those who ask for names whose servers never answer
+/// leave places to one that has none there, and the more of them there are, the fewer each has.
+const FREE_PARTS: usize = 8;
 /// How many questions of one container go to an upstream in a second.
 const UPSTREAM_PER_SECOND: u32 = 200;
 /// How often the allowances of containers that have gone are looked for.
@@ -104,9 +107,7 @@ impl<W: Fn()> Forwarder<W> {
             let message = foreign.reply(&found, age_s);
             return self.say(question, message, false).await;
         }
-        let allowed = self.allow(question.attachment, now);
-        let room = self.under_way.len() < UNDER_WAY_MAX || self.under_way.contains_key(&key);
-        if !allowed || !room {
+        if !self.allow(question.attachment, &key, now) {
             let message = foreign.failure();
             return self.say(question, message, true).await;
         }
@@ -127,17 +128,26 @@ impl<W: Fn()> Forwarder<W> {
         waiting.push(Waiting { question, foreign });
     }
 
-    fn allow(&mut self, container: AttachmentId, now: Instant) -> bool {
+    /// Whether a container may ask; if nobody of its network asks the same, the place is its own until [`Self::finish`].
+    fn allow(&mut self, container: AttachmentId, key: &Key, now: Instant) -> bool {
         let allowance =
             self.allowances.entry(container).or_insert_with(|| Allowance::new(now, UPSTREAM_PER_SECOND, u32::MAX));
-        let allowed = allowance.begin(now);
-        // Only how many a second counts here: how many at once is the resolver's to watch.
-        allowance.end();
+        let is_asked = self.under_way.contains_key(key);
+        let free = UNDER_WAY_MAX.saturating_sub(self.under_way.len());
+        let has_place = is_asked || (allowance.under_way() as usize) < free.div_ceil(FREE_PARTS);
+        let allowed = has_place && allowance.begin(now);
+        if allowed && is_asked {
+            allowance.end();
+        }
         allowed
     }
 
     async fn finish(&mut self, key: &Key, found: Option<Found>) {
         let waiting = self.under_way.remove(key).unwrap_or_default();
+        let first = waiting.first().and_then(|first| self.allowances.get_mut(&first.question.attachment));
+        if let Some(allowance) = first {
+            allowance.end();
+        }
         let found = found.map(Arc::new);
         if let Some(found) = &found {
             self.cache.insert(&key.0, &key.1, found, clock::now());

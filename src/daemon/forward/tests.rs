@@ -76,11 +76,15 @@ impl Lab {
     }
 
     async fn ask(&self, network: &str, name: &str) {
+        self.ask_as(AttachmentId([1; 8]), network, name).await;
+    }
+
+    async fn ask_as(&self, attachment: AttachmentId, network: &str, name: &str) {
         let mut message = Message::new(7, MessageType::Query, OpCode::Query);
         message.add_query(Query::query(Name::from_ascii(name).expect("a name"), RecordType::A));
         let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
         let question = Question {
-            attachment: AttachmentId([1; 8]),
+            attachment,
             network: network.parse().expect("an id"),
             place: Place::Datagram { container: any, resolver: any },
             query: message.to_vec().expect("encodes"),
@@ -173,4 +177,46 @@ async fn one_container_gets_so_many_answers_from_upstreams_a_second() {
     let due = 201 + (200.0 * begun.elapsed().as_secs_f64()) as usize;
     let asked = asked.load(Ordering::Relaxed);
     assert!((200..=due).contains(&asked) && asked + failed == 400, "{asked} asked, {failed} failed");
+}
+
+#[tokio::test]
+async fn containers_that_ask_for_what_never_answers_leave_places_to_one_that_does_not() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
+    let port = upstream.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        let mut bytes = [0; 4096];
+        while let Ok((len, from)) = upstream.recv_from(&mut bytes).await {
+            let mut message = Message::from_vec(&bytes[..len]).expect("a query");
+            if message.queries[0].name().to_string().starts_with("www.") {
+                message.metadata.message_type = MessageType::Response;
+                address(&mut message, 1);
+                upstream.send_to(&message.to_vec().expect("encodes"), from).await.expect("sent");
+            }
+        }
+    });
+    let mut lab = Lab::new(LOOPBACK, port);
+    let mut refused = [0; 16];
+    for container in 0..16 {
+        for n in 0..128 {
+            lab.ask_as(AttachmentId([container; 8]), "pn-a", &format!("{n}.{container}.example.org.")).await;
+            while let Ok(answer) = lab.answers.try_recv() {
+                assert!(answer.refused);
+                refused[usize::from(answer.attachment.0[0])] += 1;
+            }
+        }
+    }
+    assert!(refused[0] < 16, "the first one found all places free, and was refused {} times", refused[0]);
+    assert!(refused.iter().all(|refused| *refused < 128), "one had no place at all: {refused:?}");
+    lab.ask_as(AttachmentId([99; 8]), "pn-b", "www.example.org.").await;
+    let answer = async {
+        loop {
+            let answer = lab.answers.recv().await.expect("it runs");
+            if answer.attachment == AttachmentId([99; 8]) {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(DEADLINE, answer).await.expect("in time");
+    assert!(!answer.refused);
+    assert_eq!(Message::from_vec(&answer.message).expect("an answer").answers.len(), 1);
 }

@@ -31,6 +31,11 @@ impl Allowance {
         true
     }
 
+    /// How many there are at this moment.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
     /// One has ended.
     pub fn end(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);

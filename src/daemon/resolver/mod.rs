@@ -1,8 +1,9 @@
 //! What stands at the resolver's address: datagrams and streams of each container, answered where they come in.
 //!
-//! It runs on the data thread, so it never waits. Private names are answered from memory; any other question goes through
-//! a bounded channel to [`super::forward`], and its answer comes back through another one when the thread is woken. What a
-//! container makes it do or keep is bounded for each container alone, so that no other one notices.
+//! It runs on the data thread, so it never waits for anybody's work. Private names are answered from memory; any other question
+//! goes through a bounded channel to [`super::forward`], and its answer comes back through another one when the thread is woken.
+//! What a container makes it do or keep is bounded for each container alone, and the places at the upstreams are divided among
+//! those who want some, so that no other one notices.
 
 mod allowance;
 mod streams;

@@ -85,7 +85,6 @@ fn check(node: &Node, request: &Attach) -> Result<Checked, Failure> {
 pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Result<Answer, Failure> {
     let checked = check(node, &request)?;
     let what = format!("cannot attach a {} of {}", checked.kind, checked.app);
-    check_host_ports(node, &checked, &what)?;
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
     let id = AttachmentId::random(&mut random::Os);
@@ -108,6 +107,7 @@ pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Resul
         Condition { when, user }
     });
     let secret = WgSecret::random(&mut random::Os);
+    let alone = leads_straight(node, &checked)?;
     let spec = AttachSpec {
         id,
         network: checked.network.clone(),
@@ -120,6 +120,7 @@ pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Resul
         state: if condition.is_some() { State::Starting } else { State::Ready },
         public_key: secret.public(),
         space: Space::Containers,
+        alone,
     };
     let done = node.operate(move |gossip| gossip.attach(spec, clock::now()), None).await?;
     if let Err(error) = done {
@@ -156,19 +157,12 @@ pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Resul
     }
 }
 
-/// A service that has a port of the host has one container on a node at most: the port leads straight to it.
-fn check_host_ports(node: &Node, checked: &Checked, what: &str) -> Result<(), Failure> {
-    let Checked { network, app, service, server: None, .. } = checked else { return Ok(()) };
+/// Whether the container's service has a port of the host, which leads straight to it: then a node has one of it at most.
+fn leads_straight(node: &Node, checked: &Checked) -> Result<bool, Failure> {
+    let Checked { network, app, service, server: None, .. } = checked else { return Ok(false) };
     let network = node.network(Some(network.as_str()))?;
     let def = network.definition(app.as_str()).and_then(|def| def.services.get(service));
-    if !def.is_some_and(holds_host_port) {
-        return Ok(());
-    }
-    let mut here = network.containers_serving(app.as_str(), service.as_str()).filter(|other| other.node == node.id);
-    let Some(holder) = here.next() else { return Ok(()) };
-    let why = format!("service {service} has ports of the host, which lead to container {} here", holder.id);
-    let hint = format!("attach it on another node, or first: peerctl detach {}", holder.id);
-    Err(Failure::new(ExitStatus::Conflict, what, why, hint))
+    Ok(def.is_some_and(holds_host_port))
 }
 
 /// A container that has its record.

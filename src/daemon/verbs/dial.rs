@@ -2,10 +2,17 @@
 
 use super::{Answer, Then};
 use crate::control::{ExitStatus, Failure};
+use crate::daemon::control::Progress;
 use crate::daemon::node::Node;
 
-/// Opens a stream. Once that is told, the conversation is the stream.
-pub async fn dial(node: &Node, network: Option<&str>, name: &str, port: u16) -> Result<Answer, Failure> {
+/// Opens a stream, unless the caller leaves before. Once that is told, the conversation is the stream.
+pub async fn dial(
+    node: &Node,
+    network: Option<&str>,
+    name: &str,
+    port: u16,
+    progress: &Progress,
+) -> Result<Answer, Failure> {
     if port == 0 {
         let why = "ports begin with 1";
         return Err(Failure::new(
@@ -16,6 +23,9 @@ pub async fn dial(node: &Node, network: Option<&str>, name: &str, port: u16) -> 
         ));
     }
     let network = node.network(network)?;
-    let opened = node.gateways.dial(node, &network, name, port).await?;
-    Ok(Answer { then: Then::Join(opened), ..Answer::nothing() })
+    let then = match node.gateways.dial(node, &network, name, port, progress.left()).await? {
+        Some(opened) => Then::Join(opened),
+        None => Then::Nothing,
+    };
+    Ok(Answer { then, ..Answer::nothing() })
 }

@@ -69,6 +69,11 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
         OperationError::NumberTaken { .. } => {
             (Conflict, error.to_string(), "leave --number out for the lowest free one; peerctl container ls".to_owned())
         }
+        OperationError::NotAlone { service, holder } => (
+            Conflict,
+            format!("service {service} has ports of the host, which lead to container {holder} here"),
+            format!("attach it on another node, or first: peerctl detach {holder}"),
+        ),
         OperationError::NamespaceTaken { .. } => {
             (Conflict, error.to_string(), "application: { id: ID, namespace: ANOTHER }".to_owned())
         }

@@ -81,17 +81,24 @@ async fn liveness(node: &Node) -> Result<BTreeMap<NodeId, Liveness>, Failure> {
     .await
 }
 
-fn peer_state(linked: bool, liveness: Option<&Liveness>) -> &'static str {
+/// How another node is; `dialled` says whether this one dials it of its own accord.
+fn peer_state(linked: bool, dialled: bool, liveness: Option<&Liveness>) -> &'static str {
     match liveness {
         Some(Liveness::Down { .. }) => "down",
         Some(Liveness::Suspect) => "suspect",
         _ if linked => "connected",
-        _ => "unreachable",
+        _ if dialled => "unreachable",
+        _ => "undialled",
     }
 }
 
 pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
-    let linked: Vec<NodeId> = node.call(|engine| engine.links().map(|link| link.peer()).collect()).await?;
+    let (linked, undialled) = node
+        .call(|engine| {
+            let linked: Vec<NodeId> = engine.links().map(|link| link.peer()).collect();
+            (linked, engine.gossip.undialled())
+        })
+        .await?;
     let alive = liveness(node).await?;
     let membership = node.membership();
     let rows: Vec<NodeRow> = membership
@@ -103,7 +110,7 @@ pub async fn nodes(node: &Node) -> Result<Answer, Failure> {
             state: if other.id == node.id {
                 "self"
             } else {
-                peer_state(linked.contains(&other.id), alive.get(&other.id))
+                peer_state(linked.contains(&other.id), !undialled.contains(&other.id), alive.get(&other.id))
             }
             .to_owned(),
             endpoints: other.endpoints.iter().map(ToString::to_string).collect(),
@@ -240,10 +247,10 @@ pub async fn status(node: &Node) -> Result<Answer, Failure> {
 }
 
 pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
-    let links: HashMap<NodeId, (String, f64)> = node
+    let (links, undialled): (HashMap<NodeId, (String, f64)>, _) = node
         .call(|engine| {
             let row = |link: &crate::daemon::quic::Link| (link.remote().to_string(), link.rtt().as_secs_f64() * 1e3);
-            engine.links().map(|link| (link.peer(), row(link))).collect()
+            (engine.links().map(|link| (link.peer(), row(link))).collect(), engine.gossip.undialled())
         })
         .await?;
     let stats = node.data.stats().await.ok_or_else(crate::daemon::node::stopping)?;
@@ -258,7 +265,7 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
             PeerRow {
                 node: other.id.to_string(),
                 name: other.name.to_string(),
-                state: peer_state(link.is_some(), alive.get(&other.id)).to_owned(),
+                state: peer_state(link.is_some(), !undialled.contains(&other.id), alive.get(&other.id)).to_owned(),
                 path: link.map(|(path, _)| path.clone()),
                 rtt_ms: link.map(|(_, rtt)| (rtt * 1e3).round() / 1e3),
                 mtu_bytes: INNER_MTU_BYTES,
@@ -285,4 +292,19 @@ pub(super) async fn status_of(node: &Node) -> Result<Status, Failure> {
         data_plane,
         health,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_this_one_dials_is_unreachable_without_a_connection() {
+        assert_eq!(peer_state(false, true, None), "unreachable");
+        assert_eq!(peer_state(false, false, None), "undialled");
+        assert_eq!(peer_state(false, false, Some(&Liveness::Heard)), "undialled");
+        let down = Liveness::Down { heard: clock::now() };
+        assert_eq!(peer_state(false, false, Some(&down)), "down", "it owes this node an answer all the same");
+        assert_eq!(peer_state(true, false, None), "connected");
+    }
 }

@@ -95,7 +95,7 @@ pub async fn carry_out(
         Request::NodeExpel { node: other } => cluster::expel(node, &other).await,
         Request::Attach(request) => attach::attach(node, requester, *request).await,
         Request::Detach { target, drain_s } => detach::detach(node, &target, drain_s, progress).await,
-        Request::Dial { network, name, port } => dial::dial(node, network.as_deref(), &name, port).await,
+        Request::Dial { network, name, port } => dial::dial(node, network.as_deref(), &name, port, progress).await,
         Request::Deploy { app, version, network } => deploy::deploy(node, &app, version, network.as_deref()).await,
         Request::IngressStatus => Ok(ingress::status(node).await),
         Request::IngressRoutes => Ok(ingress::routes(node)),

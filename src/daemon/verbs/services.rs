@@ -35,10 +35,8 @@ fn services_of<'n>(network: &'n Network, app: &'n Label) -> Vec<Service<'n>> {
     all.filter(|(name, service)| *name == service.full_name()).map(|(_, service)| service).collect()
 }
 
-/// One service by its name, `NAME` or `NAME.NAMESPACE`.
-pub fn inspect(node: &Node, text: &str, network: Option<&str>, app: Option<&str>) -> Result<Answer, Failure> {
-    let network = node.network(network)?;
-    let membership = node.membership();
+/// The service of a network that a person means by `NAME` or `NAME.NAMESPACE`, if there is one.
+pub(super) fn find<'n>(network: &'n Network, text: &str, app: Option<&str>) -> Result<Option<Service<'n>>, Failure> {
     let lower = text.to_ascii_lowercase();
     let (name, namespace) = match lower.split_once('.') {
         Some((name, namespace)) => (name, Some(namespace)),
@@ -46,26 +44,26 @@ pub fn inspect(node: &Node, text: &str, network: Option<&str>, app: Option<&str>
     };
     let app = app.or_else(|| namespace.map(|text| network.app_of_namespace(text).map_or(text, Label::as_str)));
     let mut found: Vec<Service<'_>> = match app {
-        Some(app) => Service::find(&network, app, name).into_iter().collect(),
-        None => network.apps().filter_map(|app| Service::find(&network, app.as_str(), name)).collect(),
+        Some(app) => Service::find(network, app, name).into_iter().collect(),
+        None => network.apps().filter_map(|app| Service::find(network, app.as_str(), name)).collect(),
     };
-    let service = match (found.pop(), found.pop()) {
-        (Some(only), None) => only,
+    match (found.pop(), found.pop()) {
         (Some(_), Some(_)) => {
             let what = format!("several applications of network {} have a service {name}", network.display_name());
-            let why = "it cannot tell which one you mean";
-            return Err(Failure::new(
-                ExitStatus::Usage,
-                what,
-                why,
-                "name it with --app; peerctl service ls lists them",
-            ));
+            let hint = "name it with --app; peerctl service ls lists them";
+            Err(Failure::new(ExitStatus::Usage, what, "it cannot tell which one you mean", hint))
         }
-        (None, _) => {
-            let what = format!("there is no service {} in network {}", cut(text), network.display_name());
-            return Err(no_service(&what));
-        }
-    };
+        (found, _) => Ok(found),
+    }
+}
+
+/// One service by its name.
+pub fn inspect(node: &Node, text: &str, network: Option<&str>, app: Option<&str>) -> Result<Answer, Failure> {
+    let network = node.network(network)?;
+    let membership = node.membership();
+    let service = find(&network, text, app)?.ok_or_else(|| {
+        no_service(&format!("there is no service {} in network {}", cut(text), network.display_name()))
+    })?;
     let full_name = service.full_name();
     let mut names: Vec<String> = vec![full_name.to_string()];
     if let What::Database(def, server) = service.what

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Answer;
 use super::look::find_container;
+use super::services;
 use crate::control::{Awaited, ExitStatus, Failure, Waited};
 use crate::daemon::control::Progress;
 use crate::daemon::node::{Node, stopping};
-use crate::membership::State;
 use crate::sys::clock;
 
 /// How often is looked at what no new membership tells.
@@ -53,7 +53,7 @@ fn hint(awaited: &Awaited) -> &'static str {
     match awaited {
         Awaited::Converged => "peerctl status",
         Awaited::Network(_) => "was it granted to this node? peerctl network grant N NODE, on a node that owns it",
-        Awaited::Container(_) | Awaited::Service(_) => "peerctl container ls",
+        Awaited::Container(_) | Awaited::Service { .. } => "peerctl container ls",
     }
 }
 
@@ -70,20 +70,28 @@ async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> R
             }
         },
         Awaited::Container(id) => match find_container(&membership, id) {
-            Ok((_, container)) => (container.state != State::Ready).then(|| format!("it is {}", container.state)),
+            Ok((_, container)) if membership.is_found(&container) => None,
+            Ok((_, container)) if membership.is_silent(container.node) => Some("its node is down".to_owned()),
+            Ok((_, container)) => Some(format!("it is {}", container.state)),
             Err(failure) => Some(failure.why),
         },
-        Awaited::Service(service) => {
-            let mut containers = membership.networks().flat_map(|network| network.containers());
-            let serves = containers.any(|c| c.service.as_str() == service && c.state == State::Ready);
-            (!serves).then(|| "no container that is ready serves it".to_owned())
-        }
+        Awaited::Service { service, network, app } => match node.network(network.as_deref()) {
+            Ok(network) => {
+                let found = services::find(&network, service, app.as_deref())?;
+                let serves = found.is_some_and(|service| !service.ready(&membership, &network).is_empty());
+                (!serves).then(|| "no container that is ready serves it".to_owned())
+            }
+            // A network that is not there may come; which one of several is meant will not.
+            Err(failure) if failure.status == ExitStatus::Usage => return Err(failure),
+            Err(failure) => Some(failure.why),
+        },
         Awaited::Converged if membership.cluster().is_none() => Some("this node is in no cluster".to_owned()),
         Awaited::Converged => {
-            let (connected, disagreeing, unwritten) = node
+            let (connected, undialled, disagreeing, unwritten) = node
                 .call(move |engine| {
                     let connected: Vec<_> = engine.links().map(|link| link.peer()).collect();
-                    (connected, engine.gossip.disagreeing_since(since), engine.is_unwritten())
+                    let gossip = &engine.gossip;
+                    (connected, gossip.undialled(), gossip.disagreeing_since(since), engine.is_unwritten())
                 })
                 .await?;
             let others = || membership.nodes().map(|other| other.id).filter(|id| *id != node.id);
@@ -91,7 +99,7 @@ async fn missing(node: &Node, awaited: &Awaited, since: std::time::Instant) -> R
                 let names: Vec<String> = ids.into_iter().map(|id| node.node_name(&membership, id)).collect();
                 names.join(", ")
             };
-            let away: Vec<_> = others().filter(|id| !connected.contains(id)).collect();
+            let away: Vec<_> = others().filter(|id| !connected.contains(id) && !undialled.contains(id)).collect();
             if !away.is_empty() {
                 Some(format!("not connected: {}", names(away)))
             } else if !disagreeing.is_empty() {

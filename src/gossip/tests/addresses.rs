@@ -226,3 +226,25 @@ fn a_node_that_attaches_beyond_its_own_part_hardly_ever_waits() {
         }
     }
 }
+
+#[test]
+fn of_two_at_once_that_are_to_be_alone_on_a_node_the_second_is_refused() {
+    let (mut sim, network) = Sim::networked(91, 2);
+    let spec = AttachSpec { alone: true, ..sim.spec(&network) };
+    let again = AttachSpec { id: sim.spec(&network).id, ..spec.clone() };
+    let other = AttachSpec { service: "mail".parse().expect("a label"), ..again.clone() };
+    let first = sim.on(0, |m, now| m.attach(spec.clone(), now));
+    let second = sim.on(0, |m, now| m.attach(again.clone(), now));
+    assert!(sim.wait(0, first).is_ok());
+    let service = spec.service.clone();
+    assert_eq!(sim.wait(0, second).err(), Some(OperationError::NotAlone { service, holder: spec.id }));
+    for (at, spec) in [(1, again.clone()), (0, other)] {
+        let elsewhere = sim.on(at, |m, now| m.attach(spec, now));
+        assert!(sim.wait(at, elsewhere).is_ok(), "on another node, or of another service");
+    }
+    let detached = sim.on(0, |m, now| m.detach(spec.id, now));
+    assert!(sim.wait(0, detached).is_ok());
+    let id = sim.spec(&network).id;
+    let after = sim.on(0, |m, now| m.attach(AttachSpec { id, ..again }, now));
+    assert!(sim.wait(0, after).is_ok());
+}

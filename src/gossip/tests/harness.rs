@@ -278,6 +278,7 @@ impl Sim {
             state: State::Ready,
             public_key: WgSecret::random(&mut self.rng).public(),
             space: Space::Containers,
+            alone: false,
         }
     }
 

@@ -118,6 +118,34 @@ fn of_many_at_once_a_one_use_token_admits_one() {
 }
 
 #[test]
+fn of_many_at_once_with_one_name_one_is_admitted_and_who_leaves_gives_its_name_back() {
+    let mut sim = Sim::cluster(13, 1);
+    let tokens = [sim.invite(0, &[], 10), sim.invite(0, &[], 10)];
+    let joiners: Vec<usize> = (0..10).map(|_| sim.add("image")).collect();
+    let operations: Vec<_> = joiners
+        .iter()
+        .map(|at| {
+            let token = tokens[at % 2].clone();
+            (*at, sim.on(*at, |m, now| m.join(token, now)))
+        })
+        .collect();
+    let (mut admitted, mut refusals) = (Vec::new(), Vec::new());
+    for (at, operation) in operations {
+        match sim.wait(at, operation) {
+            Ok(_) => admitted.push(at),
+            Err(error) => refusals.push(error),
+        }
+    }
+    assert_eq!((admitted.len(), refusals.len()), (1, 9));
+    assert!(refusals.iter().all(|error| *error == OperationError::Join(JoinError::NameTaken)), "{refusals:?}");
+    let expel = sim.id(admitted[0]);
+    let expel = sim.on(0, |m, now| m.expel(expel, now));
+    assert!(sim.wait(0, expel).is_ok());
+    let late = sim.add("image");
+    sim.join(late, &tokens[0]).expect("nobody has the name any more");
+}
+
+#[test]
 fn a_joiner_that_crashed_before_it_stored_its_admission_joins_again_with_the_same_token() {
     let mut sim = Sim::cluster(12, 1);
     let a = sim.add("a");

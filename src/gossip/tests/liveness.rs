@@ -1,10 +1,12 @@
 //! Nodes that fall silent: who finds out, when, and who is left alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::harness::Sim;
 use crate::gossip::*;
-use crate::membership::Role;
+use crate::membership::{Membership, Node, Role};
+use crate::model::{Boot, NodeId};
 
 const SOON: Duration = Duration::from_secs(5);
 /// A crashed node's names are gone after so long.
@@ -110,4 +112,27 @@ fn frames_of_the_data_plane_are_life() {
     sim.until(GONE, |sim| silent(sim, 0, 1));
     sim.on(0, |m, now| m.handle_heard([(node, now)], now));
     assert!(!silent(&sim, 0, 1), "and bring it back");
+}
+
+#[test]
+fn of_a_large_cluster_a_node_dials_64_and_misses_none_of_the_others() {
+    let mut sim = Sim::cluster(97, 1);
+    let others = |count: u8| {
+        (0..count).map(|last| Node {
+            id: NodeId([last; 32]),
+            name: format!("n{last}").parse().expect("a label"),
+            endpoints: if last == 0 { Vec::new() } else { vec![([192, 0, 2, last], 51790).into()] },
+            boot: Boot(1),
+            signer: None,
+        })
+    };
+    for (count, undialled) in [(65, 0), (66, 1), (200, 135)] {
+        let known = sim.on(0, |m, _| {
+            let cluster = m.cluster().expect("a member");
+            m.membership = Arc::new(Membership::new(cluster, others(count), []));
+            m.undialled()
+        });
+        assert_eq!(known.len(), undialled, "of {count}");
+        assert!(!known.contains(&NodeId([0; 32])), "nobody can dial one without an address, and it is missed");
+    }
 }

@@ -151,6 +151,7 @@ fn container(id: [u8; 8], network: &NetworkId) -> AttachSpec {
         state: State::Ready,
         public_key: WgSecret::random(&mut ChaCha20Rng::from_seed([id[0]; 32])).public(),
         space: Space::Containers,
+        alone: false,
     }
 }
 
