@@ -45,6 +45,7 @@ mod supply;
 mod sync;
 mod timers;
 mod token;
+mod turns;
 mod unsaved;
 mod unwritten;
 

@@ -13,6 +13,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{LogState, Message, RECORDS_LEN_MAX, ShardState};
 use super::settle::Ingested;
+use super::turns::Turns;
 use crate::membership::{Delta, LOG_MEMORY_LEN_MAX, Log, Rest, SetHash, Shard, SignedHash, Stamp, Verified};
 use crate::model::{NodeId, Vni};
 
@@ -39,12 +40,14 @@ struct Pull {
 pub(super) struct SyncState {
     next_round: Instant,
     rounds: u64,
+    /// Who is compared with next: left to chance alone, two nodes may miss each other for a minute.
+    turns: Turns,
     pulls: BTreeMap<(Shard, NodeId), Pull>,
 }
 
 impl SyncState {
     pub(super) fn new(now: Instant) -> Self {
-        Self { next_round: now, rounds: 0, pulls: BTreeMap::new() }
+        Self { next_round: now, rounds: 0, turns: Turns::default(), pulls: BTreeMap::new() }
     }
 
     /// A pull came to nothing.
@@ -91,11 +94,12 @@ impl Gossip {
             let at = self.rng.next_u64() as usize % down.len();
             return self.dial(down[at], now);
         }
-        let members: Vec<NodeId> = self.peers.members().collect();
-        if !members.is_empty() {
-            let peer = members[self.rng.next_u64() as usize % members.len()];
+        if self.sync.turns.are_over() {
+            self.sync.turns.begin(self.peers.members().collect(), &mut self.rng);
+        }
+        while let Some(peer) = self.sync.turns.next() {
             if let Some(connection) = self.peers.connection(peer) {
-                self.sync_with(connection, peer, now);
+                return self.sync_with(connection, peer, now);
             }
         }
     }
