@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use super::ipv4::Protocol;
+
 /// Words that are added side by side.
 const LANES: usize = 8;
 
@@ -53,6 +55,15 @@ impl Sum {
     pub(super) fn finish(self) -> [u8; 2] {
         let [a, b] = self.fold();
         [!a, !b]
+    }
+
+    /// The checksum as a transport's header holds it: for UDP 0 would mean that there is none, and all ones are the same
+    /// number (RFC 768).
+    pub(super) fn finish_for(self, protocol: Protocol) -> [u8; 2] {
+        match (protocol, self.finish()) {
+            (Protocol::Udp, [0, 0]) => [0xff, 0xff],
+            (_, sum) => sum,
+        }
     }
 }
 
