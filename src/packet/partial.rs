@@ -28,23 +28,25 @@ pub(crate) fn partial_checksum(packet: &Ipv4View<'_>) -> Option<Offload> {
     if packet.is_fragment() {
         return None;
     }
-    let (start, offset, transport) = (packet.header().len(), checksum_offset(packet.protocol())?, packet.payload());
-    let header_len = match packet.protocol() {
-        Protocol::Tcp => {
-            let len = usize::from(transport.get(..TCP_HEADER_LEN)?[12] >> 4) * 4;
-            (TCP_HEADER_LEN..=transport.len()).contains(&len).then_some(len)?
-        }
-        _ => {
-            let len = u16::from_be_bytes([*transport.get(4)?, *transport.get(5)?]);
-            (usize::from(len) == transport.len() && transport.len() >= UDP_HEADER_LEN).then_some(UDP_HEADER_LEN)?
-        }
-    };
-    let sum = Sum::pseudo_header(packet.source(), packet.destination(), packet.protocol().into(), transport.len());
-    (transport[offset..offset + 2] == sum.fold()).then_some(Offload {
+    let (start, transport, protocol) = (packet.header().len(), packet.payload(), packet.protocol());
+    let (offset, header_len) = (checksum_offset(protocol)?, header_len(protocol, transport)?);
+    let sum = Sum::pseudo_header(packet.source(), packet.destination(), protocol.into(), transport.len()).fold();
+    (transport[offset..offset + 2] == sum).then_some(Offload {
         gso: Gso::None,
         checksum: Some((start as u16, offset as u16)),
         headers_len: (start + header_len) as u16,
     })
+}
+
+/// The length of the header that a whole segment or datagram begins with.
+fn header_len(protocol: Protocol, transport: &[u8]) -> Option<usize> {
+    if protocol == Protocol::Tcp {
+        let len = usize::from(transport.get(..TCP_HEADER_LEN)?[12] >> 4) * 4;
+        return (TCP_HEADER_LEN..=transport.len()).contains(&len).then_some(len);
+    }
+    let header = transport.get(..UDP_HEADER_LEN)?;
+    let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    (len == transport.len()).then_some(UDP_HEADER_LEN)
 }
 
 /// Adds what begins at `start` to the sum that the field at `offset` of it holds already.
