@@ -2,8 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use super::ipv4::Protocol;
+
 /// Words that are added side by side.
 const LANES: usize = 8;
+const BLOCK_LEN: usize = LANES * 8;
 
 /// A running ones' complement sum of 16-bit words, in network order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,22 +24,13 @@ impl Sum {
 
     /// Adds bytes. All but the last call need an even number of them.
     pub(super) fn add(self, bytes: &[u8]) -> Self {
-        // The sum is the same in either byte order (RFC 1071 §2 B), so words of the machine are added, their halves apart:
-        // 65,535 bytes cannot overflow that, and lanes that do not carry into each other become vector instructions.
-        let (mut low, mut high) = ([0u64; LANES], [0u64; LANES]);
-        let mut blocks = bytes.chunks_exact(LANES * 8);
-        for block in blocks.by_ref() {
-            for (lane, word) in block.chunks_exact(8).enumerate() {
-                let word = u64::from_ne_bytes(word.try_into().expect("chunks of 8"));
-                low[lane] += word & 0xffff_ffff;
-                high[lane] += word >> 32;
-            }
-        }
-        let mut sum = self.0 + low.iter().sum::<u64>() + high.iter().sum::<u64>();
-        let mut words = blocks.remainder().chunks_exact(4);
-        sum += words.by_ref().map(|w| u64::from(u32::from_ne_bytes([w[0], w[1], w[2], w[3]]))).sum::<u64>();
+        // The sum is the same in either byte order (RFC 1071 §2 B), so words of the machine are added.
+        let (blocks, rest) = bytes.as_chunks::<BLOCK_LEN>();
+        let mut sum = self.0 + if blocks.is_empty() { 0 } else { add_blocks(blocks) };
+        let (words, rest) = rest.as_chunks();
+        sum += words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
         let mut tail = [0; 4];
-        tail[..words.remainder().len()].copy_from_slice(words.remainder());
+        tail[..rest.len()].copy_from_slice(rest);
         Self(sum + u64::from(u32::from_ne_bytes(tail)))
     }
 
@@ -54,6 +48,29 @@ impl Sum {
         let [a, b] = self.fold();
         [!a, !b]
     }
+
+    /// The checksum as a transport's header holds it: for UDP 0 would mean that there is none, and all ones are the same
+    /// number (RFC 768).
+    pub(super) fn finish_for(self, protocol: Protocol) -> [u8; 2] {
+        match (protocol, self.finish()) {
+            (Protocol::Udp, [0, 0]) => [0xff, 0xff],
+            (_, sum) => sum,
+        }
+    }
+}
+
+/// The sum of a payload's words, their halves apart: 65,535 bytes cannot overflow that, and lanes that do not carry into each
+/// other become vector instructions. Headers are shorter than what that takes to set up.
+fn add_blocks(blocks: &[[u8; BLOCK_LEN]]) -> u64 {
+    let (mut low, mut high) = ([0u64; LANES], [0u64; LANES]);
+    for block in blocks {
+        for (lane, word) in block.as_chunks().0.iter().enumerate() {
+            let word = u64::from_ne_bytes(*word);
+            low[lane] += word & 0xffff_ffff;
+            high[lane] += word >> 32;
+        }
+    }
+    low.iter().sum::<u64>() + high.iter().sum::<u64>()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Joins packets of one flow into one superpacket for a device: the reverse of [`super::split`], and no less exact.
 //!
 //! A packet is joined only if cutting the superpacket gives its bytes back: same headers, consecutive TCP sequence numbers,
-//! payloads of one size but for the last, and a checksum that was right, since the kernel computes it anew. What a
-//! receiver may tell apart (flags, window, options, ECN, TTL) keeps packets apart. Only the identification of a packet that
-//! may not be fragmented is free to change: it means nothing then (RFC 6864 §4.1).
+//! payloads of one size but for the last, and a checksum that was right or is partial, since the kernel computes it anew.
+//! What a receiver may tell apart (flags, window, options, ECN, TTL) keeps packets apart. Only the identification of a packet
+//! that may not be fragmented is free to change: it means nothing then (RFC 6864 §4.1).
 
 use super::checksum::Sum;
 use super::ipv4::{self, IPV4_HEADER_LEN, Ipv4View, Protocol};
@@ -66,7 +66,9 @@ pub(crate) struct Joined {
     /// Headers and all payloads.
     total_len: usize,
     count: usize,
-    /// Whether the first packet's checksum is known to be right.
+    /// What was undone in the first packet.
+    work: Offload,
+    /// Whether the first packet's checksums are known to be right, or partial.
     verified: bool,
     push: bool,
 }
@@ -83,8 +85,9 @@ pub(crate) enum Join {
 }
 
 impl Joined {
-    /// A superpacket of one, if `packet` is one that others may follow on a device that `accepts` them.
-    pub(crate) fn begin(packet: &Ipv4View<'_>, accepts: Accepts) -> Option<Self> {
+    /// A superpacket of one, if `packet` is one that others may follow on a device that `accepts` them. `work`: what is undone
+    /// in it, as [`super::partial_checksum`] says.
+    pub(crate) fn begin(packet: &Ipv4View<'_>, work: Offload, accepts: Accepts) -> Option<Self> {
         let (headers_len, payload_len) = measure(packet, accepts)?;
         let protocol = packet.protocol();
         // A pushed segment is the end of what its sender had to say.
@@ -97,6 +100,7 @@ impl Joined {
             segment_len: payload_len,
             total_len: headers_len + payload_len,
             count: 1,
+            work,
             verified: false,
             push: false,
         })
@@ -112,8 +116,9 @@ impl Joined {
         self.headers_len
     }
 
-    /// Takes one more packet, if it continues those before. `first` is the first packet as it was.
-    pub(crate) fn join(&mut self, first: &[u8], packet: &Ipv4View<'_>) -> Join {
+    /// Takes one more packet with the work that is undone in it, if it continues those before. `first` is the first packet as
+    /// it was.
+    pub(crate) fn join(&mut self, first: &[u8], packet: &Ipv4View<'_>, work: Offload) -> Join {
         let next = packet.packet();
         let both = Accepts { tcp: true, udp: true };
         let Some((headers_len, payload_len)) = measure(packet, both) else { return Join::No };
@@ -125,9 +130,9 @@ impl Joined {
             return Join::No;
         }
         if !self.verified {
-            self.verified = checksum_holds(first);
+            self.verified = checksums_hold(first, self.work);
         }
-        if !self.verified || !checksum_holds(next) {
+        if !self.verified || !checksums_hold(next, work) {
             return Join::No;
         }
         self.count += 1;
@@ -166,7 +171,7 @@ impl Joined {
     /// stays as it is.
     pub(crate) fn finish(&self, headers: &mut [u8]) -> Offload {
         if self.count == 1 {
-            return Offload::NONE;
+            return self.work;
         }
         let segment_bytes = self.segment_len as u16;
         headers[2..4].copy_from_slice(&(self.total_len as u16).to_be_bytes());
@@ -221,10 +226,13 @@ fn measure(packet: &Ipv4View<'_>, accepts: Accepts) -> Option<(usize, usize)> {
     Some((IPV4_HEADER_LEN + transport_len, transport.len() - transport_len))
 }
 
-/// Whether the checksums of a TCP or UDP packet without IP options are right.
-fn checksum_holds(packet: &[u8]) -> bool {
+/// Whether the checksums of a TCP or UDP packet without IP options are right, as far as they are not left undone.
+fn checksums_hold(packet: &[u8], work: Offload) -> bool {
     let (ip, transport) = packet.split_at(IPV4_HEADER_LEN);
-    let (source, destination) = ipv4::addresses(ip);
-    let sum = Sum::pseudo_header(source, destination, packet[9], transport.len()).add(transport);
-    sum.finish() == [0, 0] && Sum::default().add(ip).finish() == [0, 0]
+    let transport_holds = || {
+        let (source, destination) = ipv4::addresses(ip);
+        let sum = Sum::pseudo_header(source, destination, packet[9], transport.len()).add(transport);
+        sum.finish() == [0, 0]
+    };
+    Sum::default().add(ip).finish() == [0, 0] && (work.checksum.is_some() || transport_holds())
 }

@@ -1,4 +1,5 @@
-//! Does what the kernel left undone in a packet from a device: completes its checksum, cuts it into segments.
+//! Does what the kernel left undone in a packet from a device: completes its checksum, cuts it into segments. The checksums of
+//! the segments may be left undone once more, for who comes next ([`super::partial`]).
 //!
 //! A superpacket is cut in place. Each segment's headers are written in front of its payload, over the tail of the segment
 //! before, so a segment is gone when the next one is asked for: whoever wants it encrypts it, or copies it, at once.
@@ -9,6 +10,7 @@ use super::checksum::Sum;
 use super::gather::Gather;
 use super::ipv4::{self, Ipv4Error, Ipv4View, Protocol};
 use super::offload::{Gso, Offload};
+use super::partial::{checksum_offset, complete_checksum, partial_checksum};
 
 const TCP_HEADER_LEN: usize = 20;
 const UDP_HEADER_LEN: usize = 8;
@@ -111,32 +113,48 @@ impl<'a> Superpacket<'a> {
         // What is left to the kernel begins with the pseudo header, in which the length stands.
         let (source, destination) = ipv4::addresses(ip);
         let sum = Sum::pseudo_header(source, destination, ip[9], transport.len()).fold();
-        let at = if ip[9] == u8::from(Protocol::Udp) {
+        if ip[9] == u8::from(Protocol::Udp) {
             let len = (transport.len() as u16).to_be_bytes();
             transport[4..6].copy_from_slice(&len);
-            6
-        } else {
-            16
-        };
-        transport[at..at + 2].copy_from_slice(&sum);
+        }
+        if let Some(at) = checksum_offset(ip[9].into()) {
+            transport[at..at + 2].copy_from_slice(&sum);
+        }
         true
     }
 
     /// The segments with complete headers and checksums.
     pub fn segments(&mut self) -> Result<Segments<'_>, SplitError> {
+        self.cut(false)
+    }
+
+    /// The segments with complete headers, whose TCP or UDP checksums are partial if [`Segments::are_partial`] says so.
+    ///
+    /// They are so only where the kernel has left them undone: what came with a checksum keeps the one that it came with.
+    pub fn partial_segments(&mut self) -> Result<Segments<'_>, SplitError> {
+        self.cut(true)
+    }
+
+    fn cut(&mut self, may_be_partial: bool) -> Result<Segments<'_>, SplitError> {
         let (headers_len, segment_len, total) = self.measure()?;
-        let bytes = &mut self.bytes[..total];
         if self.offload.gso == Gso::None {
-            if let Some((start, offset)) = self.offload.checksum {
-                complete_checksum(bytes, usize::from(start), usize::from(offset));
+            let partial = may_be_partial && self.is_partial();
+            let bytes = &mut self.bytes[..total];
+            if let (false, Some((start, offset))) = (partial, self.offload.checksum) {
+                complete_checksum(bytes, start, offset);
             }
-            return Ok(Segments { bytes, cut: None, next: 0, count: 1 });
+            return Ok(Segments { bytes, cut: None, partial, next: 0, count: 1 });
         }
-        let mut template = [0; HEADERS_LEN_MAX];
-        template[..headers_len].copy_from_slice(&bytes[..headers_len]);
-        let (ip_len, protocol) = (usize::from(bytes[0] & 0x0f) * 4, bytes[9].into());
+        let bytes = &mut self.bytes[..total];
+        let cut = Cut::new(bytes, headers_len, segment_len);
         let count = (total - headers_len).div_ceil(segment_len).max(1);
-        Ok(Segments { bytes, cut: Some(Cut { template, ip_len, headers_len, segment_len, protocol }), next: 0, count })
+        Ok(Segments { bytes, cut: Some(cut), partial: may_be_partial, next: 0, count })
+    }
+
+    /// Whether all that the kernel left undone is a partial checksum where one belongs.
+    fn is_partial(&self) -> bool {
+        let undone = self.view().ok().and_then(|view| partial_checksum(&view)?.checksum);
+        undone.is_some() && undone == self.offload.checksum
     }
 
     /// The lengths of the headers, of a segment's payload and of the whole packet. A packet that is not to be cut has no
@@ -176,18 +194,12 @@ impl<'a> Superpacket<'a> {
     }
 }
 
-/// Computes the sum over what begins at `start`, whose field at `offset` holds the pseudo header's sum already.
-fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) {
-    let sum = Sum::default().add(&packet[start..]).finish();
-    let udp = packet[9] == u8::from(Protocol::Udp);
-    packet[start + offset..][..2].copy_from_slice(&if udp && sum == [0, 0] { [0xff, 0xff] } else { sum });
-}
-
 /// The segments of a superpacket, one at a time.
 #[derive(Debug)]
 pub struct Segments<'a> {
     bytes: &'a mut [u8],
     cut: Option<Cut>,
+    partial: bool,
     next: usize,
     count: usize,
 }
@@ -200,12 +212,19 @@ struct Cut {
     headers_len: usize,
     segment_len: usize,
     protocol: Protocol,
+    /// The pseudo header's sum but for the length.
+    pseudo_header: Sum,
 }
 
 impl Segments<'_> {
     /// How many segments there are in all.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether their checksums are partial.
+    pub fn are_partial(&self) -> bool {
+        self.partial
     }
 
     /// The next segment. It overwrites the end of the one before.
@@ -221,13 +240,23 @@ impl Segments<'_> {
         let start = index * cut.segment_len;
         let end = self.bytes.len().min(start + cut.headers_len + cut.segment_len);
         let segment = &mut self.bytes[start..end];
-        cut.write_headers(segment, index, last);
+        cut.write_headers(segment, index, last, self.partial);
         Some(segment)
     }
 }
 
 impl Cut {
-    fn write_headers(&self, segment: &mut [u8], index: usize, last: bool) {
+    /// How a packet is cut whose headers have been checked.
+    fn new(packet: &[u8], headers_len: usize, segment_len: usize) -> Self {
+        let mut template = [0; HEADERS_LEN_MAX];
+        template[..headers_len].copy_from_slice(&packet[..headers_len]);
+        let (ip_len, protocol) = (usize::from(packet[0] & 0x0f) * 4, packet[9].into());
+        let (source, destination) = ipv4::addresses(packet);
+        let pseudo_header = Sum::pseudo_header(source, destination, packet[9], 0);
+        Self { template, ip_len, headers_len, segment_len, protocol, pseudo_header }
+    }
+
+    fn write_headers(&self, segment: &mut [u8], index: usize, last: bool, partial: bool) {
         let total = segment.len();
         segment[..self.headers_len].copy_from_slice(&self.template[..self.headers_len]);
         let (ip, transport) = segment.split_at_mut(self.ip_len);
@@ -235,6 +264,7 @@ impl Cut {
         let id = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(index as u16);
         ip[4..6].copy_from_slice(&id.to_be_bytes());
         ipv4::refresh_checksum(ip);
+        let transport_len = (transport.len() as u16).to_be_bytes();
         let at = if self.protocol == Protocol::Tcp {
             let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
             let sequence = sequence.wrapping_add((index * self.segment_len) as u32);
@@ -243,16 +273,17 @@ impl Cut {
             transport[13] &= !(if index > 0 { TCP_CWR } else { 0 } | if last { 0 } else { TCP_FIN | TCP_PSH });
             16
         } else {
-            transport[4..6].copy_from_slice(&((total - self.ip_len) as u16).to_be_bytes());
+            transport[4..6].copy_from_slice(&transport_len);
             6
         };
-        transport[at..at + 2].fill(0);
-        let view = Ipv4View::parse(segment).expect("the headers were checked, and the lengths set here");
-        let payload = view.payload();
-        let sum = Sum::pseudo_header(view.source(), view.destination(), self.protocol.into(), payload.len());
-        let sum = sum.add(payload).finish();
-        let sum = if self.protocol == Protocol::Udp && sum == [0, 0] { [0xff, 0xff] } else { sum };
-        segment[self.ip_len + at..self.ip_len + at + 2].copy_from_slice(&sum);
+        let pseudo_header = self.pseudo_header.add(&transport_len);
+        let sum = if partial {
+            pseudo_header.fold()
+        } else {
+            transport[at..at + 2].fill(0);
+            pseudo_header.add(transport).finish_for(self.protocol)
+        };
+        transport[at..at + 2].copy_from_slice(&sum);
     }
 }
 
@@ -334,6 +365,33 @@ mod tests {
         let mut segments = packet.segments().expect("a packet");
         assert!(checksum_holds(segments.next().expect("one")));
         assert_eq!(segments.next(), None);
+    }
+
+    #[test]
+    fn what_came_complete_stays_so_and_what_is_undone_elsewhere_is_done() {
+        let mut bytes = superpacket(Protocol::Tcp, 0, &[3; 31]);
+        bytes[36..38].copy_from_slice(&[0xba, 0xad]);
+        let before = bytes.clone();
+        let partial = Sum::pseudo_header(HOSTS.0, HOSTS.1, 6, 51).fold();
+        for field in [[0xba, 0xad], partial] {
+            // However wrong it is, and even where it looks like a partial one.
+            bytes[36..38].copy_from_slice(&field);
+            let mut packet = Superpacket::complete(&mut bytes);
+            let mut segments = packet.partial_segments().expect("a packet");
+            assert!(!segments.are_partial());
+            assert_eq!(segments.next().map(|segment| segment[36..38].to_vec()), Some(field.to_vec()));
+        }
+        for (place, field) in [((20, 16), [0xba, 0xad]), ((20, 18), partial), ((40, 4), partial)] {
+            bytes.copy_from_slice(&before);
+            bytes[36..38].copy_from_slice(&field);
+            let offload = Offload { gso: Gso::None, checksum: Some(place), headers_len: 0 };
+            let mut both = [bytes.clone(), bytes.clone()];
+            let [complete, perhaps] = &mut both;
+            let mut packet = Superpacket::new(offload, perhaps);
+            assert!(!packet.partial_segments().expect("a packet").are_partial());
+            Superpacket::new(offload, complete).segments().expect("a packet");
+            assert_eq!(both[0], both[1]);
+        }
     }
 
     #[test]
@@ -422,10 +480,37 @@ mod tests {
         }
 
         #[test]
+        fn partial_segments_are_the_segments_once_their_checksums_are_completed(
+            tcp: bool,
+            options in 0usize..11,
+            payload in proptest::collection::vec(any::<u8>(), 1..5000),
+            segment_bytes in 1u16..1500,
+        ) {
+            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+            let bytes = superpacket(protocol, options * 4, &payload);
+            let gso = if tcp { Gso::Tcp { segment_bytes, ecn: false } } else { Gso::Udp { segment_bytes } };
+            let complete = cut(&mut bytes.clone(), gso).expect("segments");
+            let mut bytes = bytes;
+            let mut packet = Superpacket::new(Offload { gso, checksum: None, headers_len: 0 }, &mut bytes);
+            let mut segments = packet.partial_segments().expect("segments");
+            prop_assert!(segments.are_partial());
+            for expected in complete {
+                let mut segment = segments.next().expect("as many").to_vec();
+                let work = partial_checksum(&Ipv4View::parse(&segment).expect("a packet")).expect("partial");
+                prop_assert_eq!(usize::from(work.headers_len), segment.len().min(20 + if tcp { 20 + options * 4 } else { 8 }));
+                let (start, offset) = work.checksum.expect("undone");
+                complete_checksum(&mut segment, start, offset);
+                prop_assert_eq!(segment, expected);
+            }
+            prop_assert_eq!(segments.next(), None);
+        }
+
+        #[test]
         fn no_bytes_and_no_claims_make_it_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             header: [u8; 10],
             like_ipv4: bool,
+            partial: bool,
         ) {
             let mut bytes = bytes;
             if like_ipv4 && bytes.len() > 20 {
@@ -437,9 +522,13 @@ mod tests {
             }
             let addresses = bytes.get(12..20).map(<[u8]>::to_vec);
             let mut packet = Superpacket::new(Offload::decode(&header), &mut bytes);
-            if let Ok(mut segments) = packet.segments() {
+            let segments = if partial { packet.partial_segments() } else { packet.segments() };
+            if let Ok(mut segments) = segments {
+                let are_partial = segments.are_partial();
                 while let Some(segment) = segments.next() {
                     prop_assert_eq!(Some(&segment[12..20]), addresses.as_deref());
+                    let view = Ipv4View::parse(segment).expect("a packet");
+                    prop_assert!(!are_partial || partial_checksum(&view).is_some(), "the other end would refuse it");
                 }
             }
         }

@@ -46,9 +46,8 @@ pub fn write_udp(out: &mut [u8], source: SocketAddrV4, destination: SocketAddrV4
     datagram[8..].copy_from_slice(payload);
     let sum = Sum::pseudo_header(*source.ip(), *destination.ip(), Protocol::Udp.into(), usize::from(len))
         .add(datagram)
-        .finish();
-    // A checksum of 0 means that there is none; its other form is all ones (RFC 768).
-    datagram[6..8].copy_from_slice(&if sum == [0, 0] { [0xff, 0xff] } else { sum });
+        .finish_for(Protocol::Udp);
+    datagram[6..8].copy_from_slice(&sum);
     Some(total)
 }
 

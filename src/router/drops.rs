@@ -88,6 +88,8 @@ drop_reasons! {
     MalformedInner: "malformed-inner" = "a peer's decrypted packet is not a whole IPv4 packet";
     SpoofedInnerSource: "spoofed-inner-source" = "a peer sent from an address that is not its container's";
     ForeignInnerDestination: "foreign-inner-destination" = "a peer sent to an address that is not this container's";
+    NoPartialChecksum: "no-partial-checksum" =
+        "a frame says that its packet's checksum is left to be completed, and the packet does not: somebody rewrote the frame";
     TunnelPanicked: "tunnel-panicked" = "a tunnel failed inside and was closed; please report it";
     // At the resolver.
     NotAQuery: "not-a-query" =

@@ -42,7 +42,7 @@ impl Router {
         frame: &[u8],
     ) -> Result<(), DropReason> {
         let message = &frame[FRAME_HEADER_LEN..];
-        let FrameHeader { vni, generation, destination } = header;
+        let FrameHeader { vni, generation, destination, .. } = header;
         let slot = self.attachments.selected(vni, destination).ok_or(DropReason::UnknownInitiationDestination)?;
         match self.attachments[slot].key.check(now, from.ip(), message) {
             Ok(()) => {}

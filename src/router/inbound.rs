@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::packet::{Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, Ipv4View, read_quench, runs};
+use crate::packet::{
+    Batch, Class, FRAME_HEADER_LEN, FrameError, FrameHeader, FrameType, Ipv4View, Offload, complete_checksum,
+    partial_checksum, read_quench, runs,
+};
 
 use super::noise::{Message, RESULT_LEN_MIN, Step};
 use super::peer::canonical;
@@ -44,6 +47,12 @@ impl Router {
             return Err(DropReason::MessageTooLong);
         }
         match Message::parse(message).ok_or(DropReason::MalformedMessage)? {
+            Message::Data { receiver, counter } => {
+                let slot = self.selected(header, receiver)?;
+                self.data(now, from, slot, header.kind, message, (receiver, counter))
+            }
+            // There is no packet in it to say anything of.
+            _ if header.kind != FrameType::Plain => Err(DropReason::MalformedFrame),
             Message::Initiation => self.initiation(now, from, header, frame),
             Message::Response { receiver } => {
                 let slot = self.selected(header, receiver)?;
@@ -52,10 +61,6 @@ impl Router {
             Message::Cookie { receiver } => {
                 let slot = self.tunnels.by_receiver(receiver).ok_or(DropReason::UnknownTunnel)?;
                 self.cookie(now, from, slot, message)
-            }
-            Message::Data { receiver, counter } => {
-                let slot = self.selected(header, receiver)?;
-                self.data(now, from, slot, message, (receiver, counter))
             }
         }
     }
@@ -77,6 +82,7 @@ impl Router {
         now: Instant,
         from: SocketAddr,
         slot: TunnelSlot,
+        kind: FrameType,
         message: &[u8],
         number: (u32, u64),
     ) -> Result<(), DropReason> {
@@ -96,7 +102,7 @@ impl Router {
         };
         let (news, peer) = (tunnel.heard(now, number.0, number.1), tunnel.peer);
         self.peers.heard(now, peer, (news != News::None).then_some(from));
-        let delivered = if len == 0 { Ok(()) } else { self.deliver(now, slot, len) };
+        let delivered = if len == 0 { Ok(()) } else { self.deliver(now, slot, kind, len) };
         if news == News::Session {
             self.established(now, slot);
             self.confirmed(now, slot);
@@ -105,7 +111,9 @@ impl Router {
     }
 
     /// A decrypted packet stands in the device arena: it must be from exactly the remote end, for exactly the local one.
-    fn deliver(&mut self, now: Instant, slot: TunnelSlot, len: usize) -> Result<(), DropReason> {
+    ///
+    /// What the frame says of its checksum stands outside of the encryption, so the packet itself must say the same.
+    fn deliver(&mut self, now: Instant, slot: TunnelSlot, kind: FrameType, len: usize) -> Result<(), DropReason> {
         let tunnel = &mut self.tunnels[slot];
         let attachment = &mut self.attachments[tunnel.attachment];
         let view = Ipv4View::parse(self.out.device_written(len)).map_err(|_| DropReason::MalformedInner)?;
@@ -117,11 +125,21 @@ impl Router {
             self.pressure.pause(now, tunnel.peer, pause);
             return Ok(());
         }
+        let mut work = match kind {
+            FrameType::Plain => Offload::NONE,
+            FrameType::PartialChecksum => partial_checksum(&view).ok_or(DropReason::NoPartialChecksum)?,
+        };
+        if let Some((start, offset)) = work.checksum
+            && !attachment.device.takes(work)
+        {
+            complete_checksum(&mut self.out.device_spare()[..len], start, offset);
+            work = Offload::NONE;
+        }
         tunnel.last_data = now;
         self.peers[tunnel.peer].rx_bytes += len as u64;
         self.pressure.received(tunnel.peer, slot, len);
         attachment.traffic.received(len);
-        self.out.commit_device(attachment.id, attachment.device.accepts(), len);
+        self.out.commit_device(attachment.id, attachment.device.accepts(), work, len);
         Ok(())
     }
 

@@ -153,7 +153,7 @@ impl Router {
 
     /// What stands behind the room for a header in the wire arena is a message of this tunnel.
     pub(super) fn send_frame(&mut self, slot: TunnelSlot, to: std::net::SocketAddr, len: usize) {
-        self.out.wire_spare()[..FRAME_HEADER_LEN].copy_from_slice(&self.tunnels[slot].header);
+        self.out.wire_spare()[..FRAME_HEADER_LEN].copy_from_slice(&self.tunnels[slot].header.encode());
         self.out.commit_wire(to, FRAME_HEADER_LEN + len);
     }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use crate::membership::Network;
 use crate::model::{AttachmentId, CONTAINER_PREFIX, CONTAINERS, EXTRAS, RESOLVER};
 use crate::packet::{
-    FRAME_HEADER_LEN, ICMP_ERROR_LEN_MAX, Ipv4Error, Offload, Protocol, Superpacket, UdpView, Unreachable,
-    write_unreachable,
+    FRAME_HEADER_LEN, FrameHeader, FrameType, ICMP_ERROR_LEN_MAX, Ipv4Error, Offload, Protocol, Superpacket, UdpView,
+    Unreachable, write_unreachable,
 };
 
 use super::attachment::{AttachmentSlot, Queued, Remote, Route};
@@ -161,14 +161,17 @@ impl Router {
         }
     }
 
-    /// Encrypts a packet's segments, one frame each, into the outbox.
+    /// Encrypts a packet's segments, one frame each, into the outbox. Checksums that the kernel has left undone stay so, and the
+    /// frames say it.
     fn seal(&mut self, now: Instant, slot: TunnelSlot, packet: &mut Superpacket<'_>) -> Result<(), DropReason> {
         let tunnel = &mut self.tunnels[slot];
         let peer = &mut self.peers[tunnel.peer];
         let endpoint = peer.endpoint.ok_or(DropReason::NoEndpoint)?;
         let mtu_bytes = usize::from(self.attachments[tunnel.attachment].mtu_bytes);
         (tunnel.last_data, tunnel.last_sent) = (now, now);
-        let mut segments = packet.segments().map_err(|_| DropReason::UnsupportedOffload)?;
+        let mut segments = packet.partial_segments().map_err(|_| DropReason::UnsupportedOffload)?;
+        let kind = if segments.are_partial() { FrameType::PartialChecksum } else { FrameType::Plain };
+        let frame_header = FrameHeader { kind, ..tunnel.header }.encode();
         while let Some(segment) = segments.next() {
             let packet = pad(segment, mtu_bytes, &mut self.padded);
             let out = self.out.wire_spare();
@@ -178,7 +181,7 @@ impl Router {
             let (header, message) = out.split_at_mut(FRAME_HEADER_LEN);
             match tunnel.noise.seal(packet, message) {
                 Ok(Step::Send(len)) => {
-                    header.copy_from_slice(&tunnel.header);
+                    header.copy_from_slice(&frame_header);
                     peer.tx_bytes += segment.len() as u64;
                     self.out.commit_wire(endpoint, FRAME_HEADER_LEN + len);
                 }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::model::{Generation, Vni, WgPublicKey};
-use crate::packet::{FRAME_HEADER_LEN, FrameHeader};
+use crate::packet::FrameHeader;
 
 use super::attachment::AttachmentSlot;
 use super::noise::Noise;
@@ -67,8 +67,8 @@ pub(super) struct Tunnel {
     /// The remote attachment's address.
     pub(super) address: Ipv4Addr,
     pub(super) peer: PeerSlot,
-    /// The header of every frame that it sends.
-    pub(super) header: [u8; FRAME_HEADER_LEN],
+    /// The header of the frames that it sends, while nothing is to be said of the packets in them.
+    pub(super) header: FrameHeader,
     /// Whether it can encrypt for a peer that is known to have the session.
     pub(super) established: bool,
     pub(super) schedule: Schedule,
@@ -103,7 +103,7 @@ impl Tunnel {
             attachment,
             address,
             peer,
-            header: FrameHeader::new(address, identity.vni, identity.generation).encode(),
+            header: FrameHeader::new(address, identity.vni, identity.generation),
             established: false,
             schedule: Schedule::default(),
             offered: 0,

@@ -121,6 +121,8 @@ fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
         ("frame", [&[0][..], &frame].concat()),
         ("mixed", [&[4][..], &[0x40, 1, 2, 3], &frame[..4], &[1, 0, 0, 0], &[0xff, 0]].concat()),
         ("version", [&[0][..], &[0x08, 0x20], &frame[2..]].concat()),
+        ("partial", [&[0][..], &[0x08, 0x11], &frame[2..]].concat()),
+        ("type", [&[0][..], &[0x08, 0x12], &frame[2..]].concat()),
         ("short", vec![0, 0x08, 0x10, 0]),
         ("client", vec![0, 1, 0, 0, 0, 9]),
     ]
@@ -142,6 +144,9 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
     tcp[32] = 0x50;
     let mut spoofed = remote.clone();
     spoofed[15] = 9;
+    let mut undone = remote.clone();
+    let pseudo_header = 2 * (10 * 256 + 240) + 1 + 2 + 17 + 308u16;
+    undone[26..28].copy_from_slice(&pseudo_header.to_be_bytes());
     let cut = Offload { gso: Gso::Udp { segment_bytes: 100 }, checksum: Some((20, 6)), headers_len: 28 };
     let cut_tcp = Offload { gso: Gso::Tcp { segment_bytes: 90, ecn: true }, checksum: Some((20, 16)), headers_len: 40 };
     vec![
@@ -150,6 +155,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ("resolver", with(Offload::NONE, &udp(RESOLVER, 53, &queries()[0].1))),
         ("udp-superpacket", with(cut, &remote)),
         ("tcp-superpacket", with(cut_tcp, &tcp)),
+        ("udp-undone", with(Offload { gso: Gso::None, ..cut }, &undone)),
         ("no-segments", with(Offload { gso: Gso::Udp { segment_bytes: 0 }, ..cut }, &remote)),
         ("spoofed", with(Offload::NONE, &spoofed)),
         ("cut", with(Offload::NONE, &local[..30])),
@@ -210,11 +216,13 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let framed = |frame: &[u8]| [&(frame.len() as u16).to_be_bytes()[..], frame].concat();
     let mut rewritten = initiation.clone();
     rewritten[6] ^= 1;
+    let marked = [&[0x08, 0x11][..], &initiation[2..]].concat();
     let mut data = [&initiation[..8], &[4, 0, 0, 0, 1, 1, 0, 0], &[0; 64]].concat();
     vec![
         ("initiation", framed(&initiation)),
         ("twice", [framed(&initiation), framed(&initiation)].concat()),
         ("rewritten", framed(&rewritten)),
+        ("marked", framed(&marked)),
         ("data", framed(&data)),
         ("response", {
             data[8] = 2;

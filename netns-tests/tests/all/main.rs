@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_line;
 mod capacity;
+mod checksums;
 mod crash;
 mod cuts;
 mod cycles;

@@ -74,9 +74,9 @@ impl DeviceArena {
         true
     }
 
-    /// The first `len` bytes of the spare part are a checked packet for an attachment, whose device takes superpackets as
-    /// `accepts` says.
-    pub(super) fn commit(&mut self, attachment: AttachmentId, accepts: Accepts, len: usize) {
+    /// The first `len` bytes of the spare part are a checked packet for an attachment, with no more than a checksum undone,
+    /// which its device takes; and superpackets as `accepts` says.
+    pub(super) fn commit(&mut self, attachment: AttachmentId, accepts: Accepts, work: Offload, len: usize) {
         let piece = self.take(len);
         let (before, bytes) = self.bytes.split_at(piece.start as usize);
         let view = Ipv4View::parse(&bytes[..len]).expect("whoever commits a packet has checked it");
@@ -88,7 +88,7 @@ impl DeviceArena {
             let first = packet.pieces[0].clone();
             if let Some(joined) = &mut packet.joined {
                 let headers_len = joined.headers_len() as u32;
-                let join = joined.join(&before[first.start as usize..first.end as usize], &view);
+                let join = joined.join(&before[first.start as usize..first.end as usize], &view, work);
                 if join != Join::No {
                     packet.pieces.push(piece.start + headers_len..piece.end);
                     if join == Join::Last {
@@ -98,7 +98,7 @@ impl DeviceArena {
                 }
             }
         }
-        let joined = Joined::begin(&view, accepts);
+        let joined = Joined::begin(&view, work, accepts);
         self.close(flow);
         if joined.is_some() {
             if self.open.len() == OPEN_MAX {
@@ -106,7 +106,7 @@ impl DeviceArena {
             }
             self.open.push((flow, self.count));
         }
-        self.append(attachment, Use::Device, Offload::NONE, joined, piece);
+        self.append(attachment, Use::Device, work, joined, piece);
     }
 
     /// The next packet. When there is none, the arena is empty again.

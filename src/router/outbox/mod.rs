@@ -77,9 +77,10 @@ impl Outbox {
         self.device.written(len)
     }
 
-    /// The first `len` bytes of the spare part are a checked packet for an attachment.
-    pub(super) fn commit_device(&mut self, attachment: AttachmentId, accepts: Accepts, len: usize) {
-        self.device.commit(attachment, accepts, len);
+    /// The first `len` bytes of the spare part are a checked packet for an attachment, in which no more than a checksum is
+    /// left undone.
+    pub(super) fn commit_device(&mut self, attachment: AttachmentId, accepts: Accepts, work: Offload, len: usize) {
+        self.device.commit(attachment, accepts, work, len);
     }
 
     /// Copies a packet in, if there is room.

@@ -4,6 +4,7 @@ mod changes;
 mod handshakes;
 mod loss;
 mod pair;
+mod partial;
 mod pitfalls;
 mod pressure;
 mod properties;
@@ -158,14 +159,18 @@ impl Lab {
         Self::new(2, &[Listed(GREEN, 1, 0, 0), Listed(GREEN, 2, 1, 0)])
     }
 
-    pub(super) fn attach(&mut self, Listed(network, last, host, key): Listed) {
+    pub(super) fn attach(&mut self, listed: Listed) {
+        self.attach_on(listed, DeviceKind::Tun { offload: false, uso: false });
+    }
+
+    pub(super) fn attach_on(&mut self, Listed(network, last, host, key): Listed, device: DeviceKind) {
         let spec = AttachmentSpec {
             id: id(last),
             vni: vni(network),
             address: address(last),
             secret: secret(last, key),
             mtu_bytes: 1408,
-            device: DeviceKind::Tun { offload: false, uso: false },
+            device,
         };
         self.hosts[host].router.attach(self.now, spec).expect("free");
     }

@@ -1,6 +1,6 @@
 //! Packets: what comes to the port, what a container sends, what it asks the resolver.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,9 @@ use peerd::model::{
     AppDef, AttachmentId, Boot, ClusterId, Generation, LoadBalancing, NetworkSecret, NodeId, PortDef, Rev, ServiceDef,
     Vni, WgSecret,
 };
-use peerd::packet::{Batch, FrameHeader, OFFLOAD_HEADER_LEN, Offload, Superpacket, runs};
+use peerd::packet::{
+    Batch, FrameHeader, Gather, OFFLOAD_HEADER_LEN, Offload, Superpacket, UDP_HEADERS_LEN, runs, write_udp,
+};
 use peerd::router::{AttachmentSpec, Config, DeviceKind, Output, Router};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -155,24 +157,56 @@ pub fn frame(mut bytes: &[u8]) -> bool {
     answered
 }
 
+/// Carries datagrams both ways until there are none, and gives what comes out for the second router's container.
+fn settle(routers: &mut [Router; 2], now: Instant, mut delivered: impl FnMut(Gather<'_>)) {
+    let mut moved = true;
+    while std::mem::take(&mut moved) {
+        for from in 0..2 {
+            let mut datagrams = Vec::new();
+            while let Some(output) = routers[from].poll_output() {
+                match output {
+                    Output::Wire { batch, .. } => datagrams.extend(batch.iter().map(<[u8]>::to_vec)),
+                    Output::Device { attachment: AttachmentId([2, ..]), packet } => delivered(packet),
+                    _ => {}
+                }
+            }
+            for datagram in &datagrams {
+                routers[1 - from].handle_wire(now, endpoint(from), Batch::one(datagram));
+                moved = true;
+            }
+        }
+    }
+}
+
 /// A packet from a container's device, after the header with the work left undone. Whatever comes out of it in the clear has
-/// the container's source.
+/// the container's source, here and at the other node, which takes whatever this one has sealed.
 pub fn device(bytes: &[u8]) -> bool {
     let Some((header, packet)) = bytes.split_first_chunk::<OFFLOAD_HEADER_LEN>() else { return false };
-    let ([mut router, _], now) = pair_of_routers();
+    let (mut routers, now) = pair_of_routers();
+    let mut opening = vec![0; UDP_HEADERS_LEN];
+    let [from, to] = [1, 2].map(|last| SocketAddrV4::new(address(last), 7));
+    write_udp(&mut opening, from, to, &[]).expect("it fits");
+    let mut opened = false;
+    let neighbour = routers[0].handle_device(now, AttachmentId([1; 8]), &mut Superpacket::complete(&mut opening));
+    assert_eq!(neighbour, None, "the other container is on another node");
+    settle(&mut routers, now, |_| opened = true);
+    assert!(opened, "the tunnel is open");
+
     let mut packet = packet.to_vec();
     let mut packet = Superpacket::new(Offload::decode(header), &mut packet);
-    let neighbour = router.handle_device(now, AttachmentId([1; 8]), &mut packet);
+    let neighbour = routers[0].handle_device(now, AttachmentId([1; 8]), &mut packet);
     let mut passed = neighbour.is_some();
     if passed {
         assert_eq!(neighbour, Some(AttachmentId([3; 8])), "there is one other container");
         assert_eq!(packet.bytes()[12..16], address(1).octets(), "a source that is not the container's");
     }
-    while let Some(output) = router.poll_output() {
+    let mut frames = Vec::new();
+    while let Some(output) = routers[0].poll_output() {
         match output {
-            Output::Wire { to, .. } => {
+            Output::Wire { to, batch } => {
                 passed = true;
                 assert_eq!(to, endpoint(1), "there is one other node");
+                frames.extend(batch.iter().map(<[u8]>::to_vec));
             }
             Output::Device { attachment, packet } if attachment == AttachmentId([3; 8]) => {
                 passed = true;
@@ -187,6 +221,13 @@ pub fn device(bytes: &[u8]) -> bool {
             Output::Event(_) => {}
         }
     }
+    for frame in &frames {
+        routers[1].handle_wire(now, endpoint(0), Batch::one(frame));
+    }
+    settle(&mut routers, now, |packet| {
+        assert_eq!(packet.to_vec()[12..16], address(1).octets(), "a source that is not the container's");
+    });
+    assert_eq!(routers[1].drops().total(), 0, "the other node refused what this one has sealed");
     passed
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::{Gso, Superpacket};
+use crate::packet::{Gso, Superpacket, partial_checksum};
 use proptest::prelude::*;
 
 const ID: AttachmentId = AttachmentId([1; 8]);
@@ -14,6 +14,8 @@ struct Sent {
     len: Option<u16>,
     /// Out of the ordinary in one of these ways.
     odd: Odd,
+    /// Its checksum is left undone, where it can be.
+    partial: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,8 @@ fn odd() -> impl Strategy<Value = Odd> {
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
-    (0u8..3, any::<bool>(), proptest::option::weighted(0.2, 0u16..1300), odd()).prop_map(|(flow, udp, len, odd)| Sent {
-        flow,
-        udp,
-        len,
-        odd,
-    })
+    (0u8..3, any::<bool>(), proptest::option::weighted(0.2, 0u16..1300), odd(), any::<bool>())
+        .prop_map(|(flow, udp, len, odd, partial)| Sent { flow, udp, len, odd, partial })
 }
 
 fn sum(parts: &[&[u8]]) -> [u8; 2] {
@@ -158,8 +156,22 @@ fn cut(arena: &mut DeviceArena) -> Vec<Vec<Vec<u8>>> {
 fn fill(arena: &mut DeviceArena, packets: &[Vec<u8>], accepts: Accepts) {
     for packet in packets {
         arena.spare()[..packet.len()].copy_from_slice(packet);
-        arena.commit(ID, accepts, packet.len());
+        arena.commit(ID, accepts, Offload::NONE, packet.len());
     }
+}
+
+/// The packet with its checksum left undone; `None` where it has none, or not a right one.
+fn left_undone(sent: &Sent, packet: &[u8]) -> Option<(Vec<u8>, Offload)> {
+    if !sent.partial || matches!(sent.odd, Odd::Checksum(_) | Odd::NoChecksum) {
+        return None;
+    }
+    let (mut packet, start) = (packet.to_vec(), usize::from(packet[0] & 0x0f) * 4);
+    let [high, low] = ((packet.len() - start) as u16).to_be_bytes();
+    let [a, b] = sum(&[&packet[12..20], &[0, packet[9], high, low]]);
+    let at = start + if sent.udp { 6 } else { 16 };
+    packet[at..at + 2].copy_from_slice(&[!a, !b]);
+    let work = partial_checksum(&Ipv4View::parse(&packet).expect("a packet"))?;
+    Some((packet, work))
 }
 
 /// What a receiver can tell of a packet: all of it, but for the identification where it means nothing.
@@ -186,8 +198,12 @@ proptest! {
     #[test]
     fn joined_and_cut_again_every_packet_is_what_it_was(all in proptest::collection::vec(sent(), 1..150), udp: bool) {
         let packets = packets(&all);
-        let mut arena = DeviceArena::new();
-        fill(&mut arena, &packets, Accepts { tcp: true, udp });
+        let (mut arena, accepts) = (DeviceArena::new(), Accepts { tcp: true, udp });
+        for (sent, packet) in all.iter().zip(&packets) {
+            let (packet, work) = left_undone(sent, packet).unwrap_or((packet.clone(), Offload::NONE));
+            arena.spare()[..packet.len()].copy_from_slice(&packet);
+            arena.commit(ID, accepts, work, packet.len());
+        }
         let again: Vec<_> = cut(&mut arena).concat();
         prop_assert!(by_flow(&again) == by_flow(&packets));
         let sorted = |packets: &[Vec<u8>]| {
@@ -218,7 +234,7 @@ proptest! {
 }
 
 fn plain(flow: u8, udp: bool) -> Sent {
-    Sent { flow, udp, len: None, odd: Odd::No }
+    Sent { flow, udp, len: None, odd: Odd::No, partial: false }
 }
 
 #[test]
@@ -261,11 +277,44 @@ fn a_device_without_udp_segmentation_gets_datagrams_one_by_one_and_one_without_a
 }
 
 #[test]
+fn packets_whose_checksums_are_left_undone_are_joined_with_each_other_and_with_those_that_are_right() {
+    for wrong in [None, Some(3)] {
+        let mut arena = DeviceArena::new();
+        let odd = |i| if wrong == Some(i) { Odd::Checksum(1) } else { Odd::No };
+        let all: Vec<_> = (0..8).map(|i| Sent { odd: odd(i), partial: i % 3 != 0, ..plain(0, false) }).collect();
+        let packets = packets(&all);
+        for (sent, packet) in all.iter().zip(&packets) {
+            let (packet, work) = left_undone(sent, packet).unwrap_or((packet.clone(), Offload::NONE));
+            arena.spare()[..packet.len()].copy_from_slice(&packet);
+            arena.commit(ID, ALL, work, packet.len());
+        }
+        let again = cut(&mut arena);
+        assert_eq!(
+            again.iter().map(Vec::len).collect::<Vec<_>>(),
+            if wrong.is_none() { vec![8] } else { vec![3, 1, 4] }
+        );
+        assert!(again.concat().iter().zip(&packets).all(|(again, packet)| seen(again) == seen(packet)));
+    }
+}
+
+#[test]
+fn a_lone_packet_keeps_its_work_undone() {
+    let mut arena = DeviceArena::new();
+    let sent = Sent { partial: true, ..plain(0, true) };
+    let (packet, work) = left_undone(&sent, &packets(std::slice::from_ref(&sent))[0]).expect("it can be");
+    arena.spare()[..packet.len()].copy_from_slice(&packet);
+    arena.commit(ID, ALL, work, packet.len());
+    let (_, _, gather) = arena.poll().expect("one");
+    assert_eq!((gather.offload(), gather.to_vec()), (work, packet));
+    assert_eq!((work.gso, work.checksum), (Gso::None, Some((20, 6))));
+}
+
+#[test]
 fn packets_for_different_devices_are_never_joined() {
     let mut arena = DeviceArena::new();
     for (i, packet) in packets(&[plain(0, false), plain(0, false)]).iter().enumerate() {
         arena.spare()[..packet.len()].copy_from_slice(packet);
-        arena.commit(AttachmentId([i as u8; 8]), ALL, packet.len());
+        arena.commit(AttachmentId([i as u8; 8]), ALL, Offload::NONE, packet.len());
     }
     assert_eq!(cut(&mut arena).len(), 2);
 }
