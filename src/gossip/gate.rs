@@ -136,10 +136,11 @@ impl Gossip {
         self.unconfirmed.iter().filter_map(Shard::network)
     }
 
-    /// Who may know: whom this node knows to be granted the network, and whoever is near, since it may have forgotten grants;
-    /// any member where it does not even know where one is.
+    /// Who may know: whom this node knows to be granted the network, and whoever is near, since it may have forgotten grants; and
+    /// whose addresses it has forgotten with them. Any member where it does not even know where one is.
     fn others(&self, shard: &Shard) -> BTreeSet<NodeId> {
         let mut others: BTreeSet<NodeId> = self.grantees(shard).into_iter().chain(self.near()).collect();
+        others.extend(self.membership.nodes().filter(|node| node.endpoints.is_empty()).map(|node| node.id));
         if others.iter().all(|node| *node == self.me) {
             others.extend(self.membership.nodes().map(|node| node.id));
         }

@@ -54,7 +54,7 @@ fn every_promise_holds_in_every_seed() {
             if seed >= end {
                 return (total, failures);
             }
-            if (seed - first) % PROGRESS_EVERY == 0 && seed > first {
+            if seed > first && (seed - first).is_multiple_of(PROGRESS_EVERY) {
                 println!("{} of {count} seeds begun", seed - first);
             }
             match run::seed(seed) {

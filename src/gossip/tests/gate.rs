@@ -115,6 +115,26 @@ fn an_owner_that_forgot_whom_it_removed_does_not_go_on_with_the_secret_that_they
 }
 
 #[test]
+fn whom_a_node_has_forgotten_to_have_let_in_is_asked_too() {
+    for seed in 307..317 {
+        let mut sim = Sim::cluster(seed, 2);
+        let network = sim.create_network(0, "demo");
+        sim.run(SOON);
+        let old = sim.nodes[0].disk.clone();
+        let token = sim.invite(0, std::slice::from_ref(&network), 1);
+        let joiner = sim.add("late");
+        sim.join(joiner, &token).expect("joins");
+        let attached = sim.attach(0, &network).expect("attaches");
+        sim.run(SOON);
+        sim.kill(0);
+        sim.nodes[0].disk = old;
+        sim.start_node(0).expect("starts");
+        let next = sim.attach(0, &network).expect("attaches");
+        assert_ne!(next.address, attached.address, "seed {seed}");
+    }
+}
+
+#[test]
 fn the_only_node_of_a_cluster_never_waits() {
     let mut sim = Sim::cluster(304, 1);
     let network = sim.create_network(0, "demo");
