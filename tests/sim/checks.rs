@@ -61,13 +61,20 @@ pub fn started(world: &mut World, at: usize) {
     }
 }
 
-/// What became of detaches that the disk refused at first. `false` where the node does not run.
+/// What became of detaches that the disk refused at first, and of what was attached while the grant was taken back. `false` where
+/// the node does not run.
 pub fn settle_endings(world: &mut World, at: usize) -> bool {
     let Some(machine) = &world.nodes[at].machine else { return false };
     let there: BTreeSet<AttachmentId> = machine.attachments().into_iter().map(|(_, container)| container.id).collect();
-    let ending = |promise: &Promise| promise.host == at && matches!(promise.phase, Phase::Ending(_));
-    let ids: Vec<AttachmentId> =
-        world.book.attachments.iter().filter(|(_, promise)| ending(promise)).map(|(id, _)| *id).collect();
+    let node = world.nodes[at].id();
+    let withdrawn = |promise: &Promise| world.book.perhaps_ungranted.contains(&(promise.network.clone(), node));
+    let ending = |id: &AttachmentId, promise: &Promise| match promise.phase {
+        Phase::Ending(_) => true,
+        Phase::Live => !there.contains(id) && withdrawn(promise),
+        _ => false,
+    };
+    let hosted = world.book.attachments.iter().filter(|(_, promise)| promise.host == at);
+    let ids: Vec<AttachmentId> = hosted.filter(|(id, promise)| ending(id, promise)).map(|(id, _)| *id).collect();
     for id in ids {
         if !there.contains(&id) {
             world.book.end(id, world.now);
