@@ -6,7 +6,7 @@ mod streams;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -51,21 +51,26 @@ enum Does {
 /// A thread that is a network with containers.
 struct Containers {
     stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<usize>>,
+    /// How many streams they have.
+    left: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Containers {
     fn spawn(device: OwnedFd, does: &[(u8, Does)]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (theirs, does) = (stop.clone(), does.to_vec());
-        let thread = std::thread::spawn(move || serve(&theirs, device, &does));
-        Self { stop, thread: Some(thread) }
+        let (stop, left) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stops, leaves, does) = (stop.clone(), left.clone(), does.to_vec());
+        let thread = std::thread::spawn(move || serve(&stops, &leaves, device, &does));
+        Self { stop, left, thread: Some(thread) }
     }
 
-    /// How many streams the containers have left.
-    fn end(mut self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it is joined once").join().expect("no panic")
+    /// Waits until they have no streams: theirs end some turns after the gateway's.
+    async fn emptied(&self) {
+        let begin = clock::now();
+        while self.left.load(Ordering::Relaxed) > 0 {
+            assert!(begin.elapsed() < DEADLINE, "{} streams are left", self.left.load(Ordering::Relaxed));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
@@ -78,7 +83,7 @@ impl Drop for Containers {
     }
 }
 
-fn serve(stop: &AtomicBool, device: OwnedFd, does: &[(u8, Does)]) -> usize {
+fn serve(stop: &AtomicBool, left: &AtomicUsize, device: OwnedFd, does: &[(u8, Does)]) {
     let device = TunDevice::new(device, true, false).expect("a device");
     let mut buffer: Box<[u8; READ_LEN]> = vec![0; READ_LEN].into_boxed_slice().try_into().expect("that length");
     let mut stacks: Vec<(Does, u8, Stack, std::collections::BTreeSet<_>)> = does
@@ -149,8 +154,8 @@ fn serve(stop: &AtomicBool, device: OwnedFd, does: &[(u8, Does)]) -> usize {
                 }
             }
         }
+        left.store(stacks.iter().map(|(_, _, stack, _)| stack.stream_count()).sum(), Ordering::Relaxed);
     }
-    stacks.iter().map(|(_, _, stack, _)| stack.stream_count()).sum()
 }
 
 /// A gateway whose network has these containers.

@@ -35,7 +35,7 @@ async fn bytes_go_through_unaltered_and_each_direction_closes_for_itself() {
     let stats = until(&handle, "the stream ends", |stats| stats.streams == 0).await;
     assert_eq!((stats.opened, stats.bytes_in, stats.bytes_out), (1, 3_000_000, 3_000_001));
     assert_eq!((stats.refused, stats.reset, stats.timed_out, stats.buffer_bytes), (0, 0, 0, 0));
-    assert_eq!(containers.end(), 0);
+    containers.emptied().await;
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn an_opened_stream_that_nobody_takes_is_reset() {
     let dialling = handle.dial(network(), container(1));
     drop(tokio::time::timeout(Duration::ZERO, dialling).await);
     until(&handle, "both are gone", |stats| stats.streams == 0 && stats.opened <= 2).await;
-    assert_eq!(containers.end(), 0);
+    containers.emptied().await;
 }
 
 #[tokio::test]
@@ -149,9 +149,7 @@ async fn a_thousand_streams_at_once_each_get_their_own_bytes() {
     assert!(stats.buffer_bytes <= (256 << 20) + 1000 * (64 << 10), "{stats:?}");
     drop(streams);
     until(&handle, "all are gone", |stats| stats.streams == 0).await;
-    // The containers' own streams end with their next turn.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(containers.end(), 0);
+    containers.emptied().await;
 }
 
 #[tokio::test]
@@ -169,8 +167,7 @@ async fn with_its_network_a_gateway_loses_its_streams() {
     let mut late = join(opened);
     assert!(!matches!(tokio::time::timeout(DEADLINE, late.read(&mut [0; 10])).await.expect("in time"), Ok(1..)));
     assert!(handle.stats().await.is_empty());
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(containers.end(), 0, "the containers were told");
+    containers.emptied().await;
     handle.shutdown().await;
     assert_eq!(handle.dial(network(), container(1)).await.err(), Some(DialError::NoGateway));
 }
