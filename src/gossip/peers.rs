@@ -272,15 +272,21 @@ impl Gossip {
         }
     }
 
+    /// The other nodes whose addresses are known.
+    fn addressed(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
+        others.map(|node| node.id)
+    }
+
     /// The nodes to keep a connection to: all of a small cluster, a fixed choice of a large one.
     pub(super) fn dial_set(&self) -> Vec<NodeId> {
-        let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
-        let mut ranked: Vec<([u8; 8], NodeId)> = others
+        let mut ranked: Vec<([u8; 8], NodeId)> = self
+            .addressed()
             .map(|node| {
-                let pair = [self.me.min(node.id).0, self.me.max(node.id).0].concat();
+                let pair = [self.me.min(node).0, self.me.max(node).0].concat();
                 let mut rank = [0; 8];
                 rank.copy_from_slice(&blake3::hash(&pair).as_bytes()[..8]);
-                (rank, node.id)
+                (rank, node)
             })
             .collect();
         ranked.sort_unstable();
@@ -292,14 +298,12 @@ impl Gossip {
     /// had a reason for it.
     pub fn undialled(&self) -> BTreeSet<NodeId> {
         let dialled = self.dial_set();
-        let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
-        others.map(|node| node.id).filter(|node| !dialled.contains(node)).collect()
+        self.addressed().filter(|node| !dialled.contains(node)).collect()
     }
 
     /// The known nodes without a connection.
     pub(super) fn down_nodes(&self) -> Vec<NodeId> {
-        let nodes = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
-        nodes.map(|node| node.id).filter(|node| self.peers.connection(*node).is_none()).collect()
+        self.addressed().filter(|node| self.peers.connection(*node).is_none()).collect()
     }
 
     /// Dials a node unless a connection or a dial is there.

@@ -204,7 +204,7 @@ impl Gossip {
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
         // What a disk that refused has not taken yet is not to be heard of once it does.
-        self.persister.withdraw(&shard, &[files::own_log_name(&shard)]);
+        self.persister.withdraw(&shard, &[files::own_log_name(&shard), files::secrets_name(id)]);
         self.unsaved.forget(&shard);
         self.rumours.forget(&shard);
         self.rotations.remove(id);

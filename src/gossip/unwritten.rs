@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::api::{Done, JoinError, OperationError, PersistToken};
-use super::files::{self, BOOT};
+use super::files::BOOT;
 use super::identity::NODE_KEY;
 use super::machine::Gossip;
 use super::message::{JoinRefusal, Message};
@@ -11,7 +11,6 @@ use super::peers::Peers;
 use super::persist::Waiter;
 use super::store::Write;
 use crate::membership::{Membership, Shard};
-use crate::model::NetworkId;
 
 impl Gossip {
     /// The files of this token could not be written. They are tried again; what waited for them fails.
@@ -27,7 +26,8 @@ impl Gossip {
             Waiter::Done(operation, done) => {
                 match &done {
                     Done::Attached(attached) => drop(self.remove_container(attached.id, now)),
-                    Done::NetworkCreated { id, .. } => self.uncreate(&id.clone(), now),
+                    // Nobody has heard of it, and nobody will.
+                    Done::NetworkCreated { id, .. } => self.lose_network(id, now),
                     Done::Initialised(_) => self.unenter(),
                     _ => {}
                 }
@@ -49,13 +49,6 @@ impl Gossip {
             Waiter::Withdrawn(operation) => self.leave_failed(operation, OperationError::NotStored),
             Waiter::Revoked => self.fail_leaving(OperationError::NotStored),
         }
-    }
-
-    /// Nobody has heard of this network, and nobody will.
-    fn uncreate(&mut self, id: &NetworkId, now: Instant) {
-        let shard = Shard::Network(id.clone());
-        self.persister.withdraw(&shard, &[files::secrets_name(id)]);
-        self.lose_network(id, now);
     }
 
     /// This node is in no cluster after all. What was written of it is taken away as soon as the disk lets it.

@@ -159,60 +159,55 @@ fn who_was_certified_by_a_lost_record_is_certified_again() {
     still_hold(&[15114]);
 }
 
-// A seed is another run with keyed hashes than with signatures; these were found with them.
-
+/// A seed is another run with keyed hashes than with signatures; these were found with them.
 #[cfg(feature = "keyed-hash")]
-#[test]
-fn whoever_drops_a_grant_with_a_copied_log_takes_it_back() {
-    still_hold(&[4572]);
-}
+mod with_keyed_hashes {
+    use super::still_hold;
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn no_secret_older_than_the_newest_is_given_away() {
-    still_hold(&[481]);
-}
+    #[test]
+    fn whoever_drops_a_grant_with_a_copied_log_takes_it_back() {
+        still_hold(&[4572]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn a_replaced_secret_is_not_replaced_again() {
-    still_hold(&[7885]);
-}
+    #[test]
+    fn no_secret_older_than_the_newest_is_given_away() {
+        still_hold(&[481]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn a_gate_opens_after_those_who_know_were_asked() {
-    still_hold(&[8995, 9723]);
-}
+    #[test]
+    fn a_replaced_secret_is_not_replaced_again() {
+        still_hold(&[7885]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn a_gate_whose_only_other_grantee_never_comes_opens_in_time() {
-    still_hold(&[12749, 16246]);
-}
+    #[test]
+    fn a_gate_opens_after_those_who_know_were_asked() {
+        still_hold(&[8995, 9723]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn what_a_refusing_disk_has_not_taken_of_a_lost_network_is_never_heard_of() {
-    still_hold(&[25838]);
-}
+    #[test]
+    fn a_gate_whose_only_other_grantee_never_comes_opens_in_time() {
+        still_hold(&[12749, 16246]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn a_grant_of_a_lost_life_is_taken_back_though_another_life_has_used_its_rev() {
-    still_hold(&[19599]);
-}
+    #[test]
+    fn what_a_refusing_disk_has_not_taken_of_a_lost_network_is_never_heard_of() {
+        still_hold(&[25838]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn whom_an_owner_has_forgotten_to_have_removed_does_not_know_the_newest_secret() {
-    still_hold(&[67415]);
-}
+    #[test]
+    fn a_grant_of_a_lost_life_is_taken_back_though_another_life_has_used_its_rev() {
+        still_hold(&[19599]);
+    }
 
-#[cfg(feature = "keyed-hash")]
-#[test]
-fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
-    still_hold(&[15987]);
+    #[test]
+    fn whom_an_owner_has_forgotten_to_have_removed_does_not_know_the_newest_secret() {
+        still_hold(&[67415]);
+    }
+
+    #[test]
+    fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
+        still_hold(&[15987]);
+    }
 }
 
 #[cfg(feature = "daemon")]
