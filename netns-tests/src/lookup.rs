@@ -14,7 +14,7 @@ const SOURCE: &str = include_str!("lookup.c");
 /// A small program that asks one C library.
 #[derive(Debug)]
 pub struct Lookup {
-    library: &'static str,
+    name: &'static str,
     program: PathBuf,
 }
 
@@ -35,17 +35,17 @@ impl Lookup {
         Self::built("glibc", "gcc", &[])
     }
 
-    fn built(library: &'static str, compiler: &str, options: &[&str]) -> Result<Self> {
+    fn built(name: &'static str, compiler: &str, options: &[&str]) -> Result<Self> {
         let folder = PathBuf::from(FOLDER);
-        let (source, program) = (folder.join("lookup.c"), folder.join(format!("lookup-{library}")));
+        let (source, program) = (folder.join("lookup.c"), folder.join(format!("lookup-{name}")));
         std::fs::write(&source, SOURCE)?;
         Output::of(Command::new(compiler).args(options).arg("-o").args([&program, &source]), "")?.ok()?;
-        Ok(Self { library, program })
+        Ok(Self { name, program })
     }
 
     /// The library's name.
-    pub fn library(&self) -> &'static str {
-        self.library
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The addresses of a name as the container sees them, in their order; none if there is no such name or no address.

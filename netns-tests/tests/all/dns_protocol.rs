@@ -67,8 +67,8 @@ fn e4_the_caller_is_its_interface_and_not_its_source_address() {
         ensure!(red.dig(&name, "A")? == [red.address()]);
         ensure!(blue.dig_status(&name, "A")?.0 == "NXDOMAIN");
         for library in Lookup::both()? {
-            ensure!(library.ask(&red, &name)? == [red.address()], "{}", library.library());
-            ensure!(library.ask(&blue, &name)?.is_empty(), "{}", library.library());
+            ensure!(library.ask(&red, &name)? == [red.address()], "{}", library.name());
+            ensure!(library.ask(&blue, &name)?.is_empty(), "{}", library.name());
         }
         Ok(())
     });

@@ -110,11 +110,11 @@ fn e1_a_service_is_called_by_its_name_and_another_applications_by_its_namespace(
         for library in Lookup::both()? {
             for (name, due) in &found {
                 let said = sorted(library.ask(&caller, name)?);
-                ensure!(said == *due, "{name} by {}: {said:?}", library.library());
+                ensure!(said == *due, "{name} by {}: {said:?}", library.name());
             }
             for name in missing {
                 let said = library.ask(&caller, name)?;
-                ensure!(said.is_empty(), "{name} by {}: {said:?}", library.library());
+                ensure!(said.is_empty(), "{name} by {}: {said:?}", library.name());
             }
         }
         let folder = tempfile::tempdir()?;

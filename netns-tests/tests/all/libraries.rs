@@ -27,7 +27,7 @@ fn firsts(lookup: &Lookup, container: &Container, name: &str) -> Result<BTreeSet
     (0..8)
         .map(|_| {
             let all = lookup.ask(container, name)?;
-            ensure!(all.len() == 4, "{}: {all:?}", lookup.library());
+            ensure!(all.len() == 4, "{}: {all:?}", lookup.name());
             Ok(all[0].clone())
         })
         .collect()
@@ -39,7 +39,7 @@ fn e9_d5_both_c_libraries_find_names_by_the_one_nameserver_line_and_go_round() {
         let (_a, client, four) = client_and_four(lab)?;
         let four: BTreeSet<_> = four.into_iter().collect();
         for lookup in Lookup::both()? {
-            let library = lookup.library();
+            let library = lookup.name();
             let seen = firsts(&lookup, &client, &format!("shop.demo.{ZONE}"))?;
             ensure!(seen == four, "{library} does not go round: {seen:?}");
             let one = lookup.ask(&client, &format!("2.web.shop.demo.{ZONE}"))?;

@@ -46,7 +46,7 @@ fn d1_d2_d3_d4_names_lead_to_the_containers_that_they_say() {
                     ensure!(sorted(asker.dig(&name, "A")?) == **due, "{row}: {name} by dig");
                     for library in &libraries {
                         let found = sorted(library.ask(asker, &name)?);
-                        ensure!(found == **due, "{row}: {name} by {}: {found:?}", library.library());
+                        ensure!(found == **due, "{row}: {name} by {}: {found:?}", library.name());
                     }
                 }
             }
