@@ -16,6 +16,7 @@ use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use super::lives::Gap;
 use super::message::SecretBytes;
 use super::store::{FileKind, StoreError, Stored, Write};
 use super::token::{InviteId, RedeemKey};
@@ -78,6 +79,10 @@ pub(super) struct LogFile {
     pub delta: Delta,
     #[n(1)]
     pub resting: Resting,
+    /// What this node may have signed before and does not remember.
+    #[n(2)]
+    #[cbor(default)]
+    pub gaps: Vec<Gap>,
 }
 
 /// An invite as its signer keeps it.
@@ -157,7 +162,7 @@ impl LogFile {
     pub(super) fn of(log: &Log, resting: Resting) -> Self {
         let delta =
             Delta { head: log.signed_head().clone(), added: log.records_since(None), rest: Rest::Removed(Vec::new()) };
-        Self { delta, resting }
+        Self { delta, resting, gaps: Vec::new() }
     }
 
     pub(super) fn write(&self, name: String, cluster: ClusterId, own: bool) -> Write {

@@ -8,6 +8,9 @@
 //! - asks the others for the logs that say what it is and holds: its own, and those of the homes. A shard's gate opens when all
 //!   that can be reached were asked and none knows more; and after [`ALONE`] if nobody can be reached.
 //!
+//! An owner makes the network a new secret then: those who answered may know no more than what this node tells them, and not whom
+//! it removed.
+//!
 //! While a gate is closed nothing is written or published: what this node said anew would take the place of what it forgot,
 //! with those who remember it. So operations wait, and no address is given out. What is attached stays attached. The
 //! only node of a cluster never waits.
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use rand_core::RngCore;
 
+use super::lives::Lives;
 use super::machine::Gossip;
 use super::message::ShardState;
 use crate::membership::{Log, Pen, SetHash, Shard};
@@ -96,6 +100,7 @@ impl Gossip {
         }
         tracing::info!("the state folder may be older than what this node signed: it asks the others");
         self.is_in_doubt = true;
+        self.lives.values_mut().for_each(Lives::doubt);
         let skip = 1 + self.rng.next_u64() % BOOT_SKIP_MAX;
         for pen in self.pens.values_mut() {
             pen.skip_past(Boot(pen.boot().0 + skip));
@@ -197,9 +202,7 @@ impl Gossip {
     }
 
     fn open_gate(&mut self, shard: &Shard, is_confirmed: bool, now: Instant) {
-        let grantees = self.grantees(shard);
-        let gate = self.gates.remove(shard);
-        let is_told = gate.is_some_and(|gate| grantees.iter().any(|node| gate.answered.contains(node)));
+        self.gates.remove(shard);
         if is_confirmed {
             self.unconfirmed.remove(shard);
         } else {
@@ -207,9 +210,7 @@ impl Gossip {
             self.unconfirmed.insert(shard.clone());
         }
         if let Some(network) = shard.network() {
-            if !is_told {
-                self.distrust_secret(network);
-            }
+            self.distrust_secret(network);
             self.do_home_duties(network, now);
             self.retry_attaches(now);
         }

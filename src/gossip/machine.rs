@@ -18,6 +18,7 @@ use super::gate::Gate;
 use super::identity::Identity;
 use super::join::Joining;
 use super::leave::Leaving;
+use super::lives::Lives;
 use super::message::MessageVerifier;
 use super::peers::Peers;
 use super::persist::Persister;
@@ -27,7 +28,7 @@ use super::space::NetworkSpace;
 use super::sync::SyncState;
 use super::unsaved::Unsaved;
 use crate::membership::{
-    ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Stamp, Verdicts, Verified,
+    ClusterState, Container, Logs, Membership, NetworkState, OwnLog, Pen, Shard, Verdicts, Verified,
 };
 use crate::model::{CONTAINERS, ClusterId, Generation, NetworkId, NetworkSecret, NodeId};
 
@@ -52,8 +53,8 @@ pub struct Gossip {
     /// What we write, ahead of `logs` until it is on disk.
     pub(super) authors: BTreeMap<(NodeId, Shard), OwnLog>,
     pub(super) pens: BTreeMap<NodeId, Pen>,
-    /// How far our logs on disk went at the start: a peer that knows more from before knows what we forgot.
-    pub(super) restored: BTreeMap<(NodeId, Shard), Stamp>,
+    /// What we remember of our logs: a peer that knows more from before this start knows what we forgot.
+    pub(super) lives: BTreeMap<(NodeId, Shard), Lives>,
     /// When to say where we listen, unless our own log was compared before.
     pub(super) announce_at: Option<Instant>,
     pub(super) networks: BTreeMap<NetworkId, NetworkState>,
@@ -148,7 +149,7 @@ impl Gossip {
             logs: Logs::default(),
             authors: BTreeMap::new(),
             pens: BTreeMap::new(),
-            restored: BTreeMap::new(),
+            lives: BTreeMap::new(),
             announce_at: None,
             networks: BTreeMap::new(),
             wanted: BTreeMap::new(),

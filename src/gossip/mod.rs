@@ -27,6 +27,7 @@ mod home;
 pub mod identity;
 mod join;
 mod leave;
+mod lives;
 mod machine;
 mod message;
 mod offers;

@@ -137,9 +137,15 @@ impl Gossip {
             log.remove(Kind::UNGRANT, &node.0);
             log.put(pen, &Body::Grant(Grant { node, role }), rev);
         }
-        // Who was kept out is to get a secret at once, and this one says that it keeps the node out.
-        let removed = self.networks.get(network).map(|state| state.removed.clone());
-        if let Some(mut removed) = removed.filter(|removed| removed.contains_key(&node)) {
+        let Some(state) = self.networks.get(network) else { return };
+        // Who was kept out is to get a secret at once, and the newest one says that it keeps the node out.
+        let is_back = state.removed.contains_key(&node);
+        // With an owner go the secrets that it made and the grants that it gave. The newest of those that are left may be one that
+        // somebody knows whom it let in.
+        let is_creator = self.me == state.view.creator && self.me != node;
+        let is_demoted = is_creator && role == Role::Host && state.owners.contains(&node);
+        if is_back || is_demoted {
+            let mut removed = state.removed.clone();
             removed.remove(&node);
             self.rotate_secret(network, &removed);
         }

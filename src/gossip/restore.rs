@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::api::Config;
 use super::files::{self, BootFile, ClusterFile, LogFile, ROOT_KEY};
 use super::identity::Identity;
+use super::lives::Lives;
 use super::machine::{Belonging, Gossip, Wanted};
 use super::space::NetworkSpace;
 use super::store::{FileKind, StoreError, Stored, Write};
@@ -110,7 +111,7 @@ impl Gossip {
                 self.restore_network(network, &log, now);
             }
             if let Some(restored) = self.logs.log(&shard, self.me) {
-                self.restored.insert((self.me, shard.clone()), restored.stamp());
+                self.lives.insert((self.me, shard.clone()), Lives::new(restored.stamp(), log.gaps));
                 self.authors.insert((self.me, shard.clone()), OwnLog::of(restored));
             }
             self.changed.insert(shard);
@@ -154,13 +155,15 @@ impl Gossip {
         if root != belonging.genesis.origin() {
             return Err(StoreError::Foreign(ROOT_KEY.to_owned()));
         }
-        let Some(log) = self.logs.log(&Shard::Cluster, root) else {
+        let name = files::foreign_log_name(&Shard::Cluster, root);
+        let file: Option<LogFile> = files::open_signed(stored, &name, FileKind::ForeignLog, belonging.id)?;
+        let (Some(LogFile { gaps, .. }), Some(log)) = (file, self.logs.log(&Shard::Cluster, root)) else {
             // Without its log the root would sign stamps a second time.
-            return Err(StoreError::Missing(files::foreign_log_name(&Shard::Cluster, root)));
+            return Err(StoreError::Missing(name));
         };
         let mut pen = Pen::new(key.clone(), belonging.id, Boot(0));
         pen.skip_past(log.stamp().boot);
-        self.restored.insert((root, Shard::Cluster), log.stamp());
+        self.lives.insert((root, Shard::Cluster), Lives::new(log.stamp(), gaps));
         self.authors.insert((root, Shard::Cluster), OwnLog::of(log));
         self.pens.insert(root, pen);
         self.root_key = Some(key);

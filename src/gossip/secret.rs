@@ -76,11 +76,11 @@ impl Gossip {
         }
     }
 
-    /// No grantee could say what this node did last in a network, which may be that it removed one: an owner makes a new secret.
+    /// This node may have forgotten whom it removed from a network, and nobody else need know: an owner makes a new secret.
     pub(super) fn distrust_secret(&mut self, network: &NetworkId) {
         let owned = self.networks.get(network).filter(|state| state.owners.contains(&self.me));
         if let Some(removed) = owned.filter(|state| state.view.secret.is_some()).map(|state| state.removed.clone()) {
-            tracing::info!(%network, "nobody could say who was removed from the network: it gets a new secret");
+            tracing::info!(%network, "the network gets a new secret: who was removed from it may be forgotten");
             self.rotate_secret(network, &removed);
         }
     }

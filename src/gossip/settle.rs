@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::api::{Output, PersistToken};
 use super::files::{self, LogFile};
+use super::lives::Lives;
 use super::machine::Gossip;
 use super::persist::Waiter;
 use super::store::Write;
@@ -200,7 +201,7 @@ impl Gossip {
         }
         if let Some(log) = self.authors.remove(&(self.me, shard.clone())) {
             // Others may still have it, and tell it again when the grant comes back.
-            self.restored.extend(log.stamp().map(|stamp| ((self.me, shard.clone()), stamp)));
+            self.lives.extend(log.stamp().map(|stamp| ((self.me, shard.clone()), Lives::new(stamp, Vec::new()))));
             self.persister.write(Write::remove(files::own_log_name(&shard)));
         }
         // What a disk that refused has not taken yet is not to be heard of once it does.
@@ -306,7 +307,8 @@ impl Gossip {
     /// What this node said once and does not remember it says again, with what it said since on top.
     pub(super) fn adopt(&mut self, shard: &Shard, heard: &Log) {
         let origin = heard.origin();
-        let known = self.restored.get(&(origin, shard.clone())).copied();
+        let lives = self.lives.get(&(origin, shard.clone()));
+        let known = lives.map(|lives| lives.known_before(heard.stamp()));
         let Some((log, pen)) = self.author(origin, shard) else { return };
         let boot = pen.boot();
         log.adopt(pen, heard, known);
@@ -314,10 +316,12 @@ impl Gossip {
         // From here on all that was signed up to now is of an earlier boot, and known.
         let said = self.authors.iter().filter(|((by, _), _)| skipped && *by == origin);
         let said = said.filter_map(|(at, log)| Some((at.clone(), log.stamp()?)));
-        for (at, stamp) in said.chain([((origin, shard.clone()), heard.stamp())]) {
-            let known = self.restored.entry(at).or_insert(stamp);
-            *known = (*known).max(stamp);
+        for (at, stamp) in said {
+            let lives = self.lives.entry(at).or_insert_with(|| Lives::new(stamp, Vec::new()));
+            lives.go_on(boot, stamp);
         }
+        let lives = self.lives.entry((origin, shard.clone())).or_insert_with(|| Lives::new(heard.stamp(), Vec::new()));
+        lives.take_up(heard.stamp());
         if let Some(boot) = self.pens.get(&origin).map(Pen::boot).filter(|_| origin == self.me && skipped) {
             self.boot.boot = boot;
             self.persister.write(self.boot.write());
@@ -372,7 +376,9 @@ impl Gossip {
         });
         let resting = resting.unwrap_or_default();
         let name = if own { files::own_log_name(shard) } else { files::foreign_log_name(shard, origin) };
-        self.persister.write(LogFile { delta: whole, resting }.write(name, cluster, own));
+        let lives = self.lives.get(&(origin, shard.clone()));
+        let gaps = lives.map(|lives| lives.gaps_before(delta.head.stamp().boot)).unwrap_or_default();
+        self.persister.write(LogFile { delta: whole, resting, gaps }.write(name, cluster, own));
         self.persister.publish(delta);
     }
 

@@ -229,8 +229,8 @@ impl Gossip {
     /// Whether a peer knows of something that this node signed before it started and does not remember.
     pub(super) fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
         let Some(pen) = self.pens.get(&origin) else { return false };
-        let restored = self.restored.get(&(origin, shard.clone()));
-        theirs.boot < pen.boot() && restored.is_none_or(|restored| theirs > *restored)
+        let lives = self.lives.get(&(origin, shard.clone()));
+        lives.map_or(theirs.boot < pen.boot(), |lives| lives.lacks(theirs, pen.boot()))
     }
 
     /// What this node signed once and forgot, from a peer that remembers.

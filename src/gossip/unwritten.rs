@@ -69,7 +69,7 @@ impl Gossip {
         (self.belonging, self.root_key) = (None, None);
         self.authors.clear();
         self.pens.clear();
-        self.restored.clear();
+        self.lives.clear();
         self.invites.clear();
         self.unsaved.clear();
         self.changed.clear();

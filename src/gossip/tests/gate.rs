@@ -115,6 +115,58 @@ fn an_owner_that_forgot_whom_it_removed_does_not_go_on_with_the_secret_that_they
 }
 
 #[test]
+fn who_knows_of_a_network_by_its_owner_alone_cannot_say_whom_that_has_forgotten_to_have_removed() {
+    let mut sim = Sim::cluster(318, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 2, Role::Host);
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    let secret = |sim: &Sim, at: usize| sim.machine(at).network_keys(&network).first().map(|(_, secret)| secret.hash());
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| secret(sim, 1).is_some());
+    let known = secret(&sim, 1);
+    let (expelled, ungranted) = (sim.id(1), sim.id(2));
+    let ungrant = sim.on(0, |m, now| m.ungrant(&network, ungranted, now));
+    assert!(sim.wait(0, ungrant).is_ok());
+    let expel = sim.on(0, |m, now| m.expel(expelled, now));
+    assert!(sim.wait(0, expel).is_ok());
+    sim.until(SOON, |sim| sim.machine(2).is_expelled(expelled) && sim.network(2, &network).is_none());
+    sim.kill(1);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.start_node(0).expect("starts");
+    assert_eq!(secret(&sim, 0), known);
+    sim.until(ALONE + SOON, |sim| sim.machine(0).waiting().is_none());
+    sim.until(SOON, |sim| secret(sim, 0) != known);
+}
+
+#[test]
+fn what_nobody_could_say_is_taken_up_after_another_start_too() {
+    let mut sim = Sim::cluster(319, 3);
+    let expelled = sim.id(2);
+    let old = sim.nodes[0].disk.clone();
+    let expel = sim.on(0, |m, now| m.expel(expelled, now));
+    assert!(sim.wait(0, expel).is_ok());
+    sim.until(SOON, |sim| sim.machine(1).is_expelled(expelled));
+    sim.kill(2);
+    sim.kill(0);
+    sim.nodes[0].disk = old;
+    sim.partition(&[0], &[1]);
+    sim.start_node(0).expect("starts");
+    sim.until(ALONE + SOON, |sim| sim.machine(0).waiting().is_none());
+    // What it signs now goes beyond what it forgot, and is on disk.
+    let boot = |sim: &Sim, at: usize| sim.machine(at).membership().node(sim.id(0)).map(|node| node.boot);
+    let old_boot = boot(&sim, 1);
+    sim.until(SOON, |sim| boot(sim, 0) > old_boot);
+    sim.restart(0);
+    assert!(sim.machine(0).waiting().is_none(), "its disk is the newest");
+    assert!(!sim.machine(0).is_expelled(expelled));
+    sim.heal();
+    sim.until(Duration::from_secs(40), |sim| sim.machine(0).is_expelled(expelled));
+    sim.until(SOON, |sim| boot(sim, 1) == boot(sim, 0));
+}
+
+#[test]
 fn whom_a_node_has_forgotten_to_have_let_in_is_asked_too() {
     for seed in 307..317 {
         let mut sim = Sim::cluster(seed, 2);

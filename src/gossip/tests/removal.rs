@@ -177,3 +177,17 @@ fn what_a_node_hosted_in_a_network_that_it_lost_rests_over_a_restart() {
     sim.run(Duration::from_secs(90));
     assert!(sim.nodes[1].disk.content("resting").is_none());
 }
+
+#[test]
+fn who_goes_with_the_owner_that_let_it_in_does_not_know_the_newest_secret() {
+    let mut sim = Sim::cluster(66, 3);
+    let network = sim.create_network(0, "demo");
+    sim.grant(0, &network, 1, Role::Owner);
+    sim.until(SOON, |sim| sim.network(1, &network).is_some());
+    sim.grant(1, &network, 2, Role::Host);
+    sim.until(SOON, |sim| newest(sim, 2, &network).is_some());
+    let known = newest(&sim, 2, &network);
+    sim.grant(0, &network, 1, Role::Host);
+    sim.until(SOON, |sim| sim.network(2, &network).is_none());
+    sim.until(SOON, |sim| newest(sim, 1, &network) != known && newest(sim, 1, &network) == newest(sim, 0, &network));
+}

@@ -1,0 +1,134 @@
+//! How much of what it ever signed in a shard a node remembers, over all its lives.
+//!
+//! A life that starts from an older disk signs under a far later boot, so between what it remembered and that boot there may be
+//! things that another life signed and only others know. That gap stays until they are heard, however often the node starts
+//! again meanwhile: so it is written with the log.
+
+use minicbor::{Decode, Encode};
+
+use crate::membership::Stamp;
+use crate::model::Boot;
+
+/// How many gaps are kept. Each takes a disk that was set back; the oldest one is forgotten first.
+const GAP_COUNT_MAX: usize = 16;
+
+/// Stamps later than `after`, of boots before `before`: what was signed there, if anything was, is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Gap {
+    #[n(0)]
+    after: Stamp,
+    #[n(1)]
+    before: Boot,
+}
+
+impl Gap {
+    fn has(self, stamp: Stamp) -> bool {
+        self.after < stamp && stamp.boot < self.before
+    }
+}
+
+/// What of one's own log is remembered: everything up to a stamp, but for gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lives {
+    upto: Stamp,
+    gaps: Vec<Gap>,
+    /// Whether there may be more than that, signed by another life before this one.
+    is_in_doubt: bool,
+}
+
+impl Lives {
+    /// A log that goes as far as `upto`, with gaps that are known.
+    pub(super) fn new(upto: Stamp, gaps: Vec<Gap>) -> Self {
+        Self { upto, gaps, is_in_doubt: false }
+    }
+
+    /// This life may have begun from a disk that was older than what this node signed.
+    pub(super) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// Whether a stamp is of what this node signed before `boot` and does not remember.
+    pub(super) fn lacks(&self, stamp: Stamp, boot: Boot) -> bool {
+        stamp.boot < boot && (stamp > self.upto || self.gaps.iter().any(|gap| gap.has(stamp)))
+    }
+
+    /// From where on a log that ends with `stamp` may say what is not remembered.
+    pub(super) fn known_before(&self, stamp: Stamp) -> Stamp {
+        self.gaps.iter().find(|gap| gap.has(stamp)).map_or(self.upto, |gap| gap.after)
+    }
+
+    /// A log that ends with `stamp` was taken up: nothing before it is missing any more.
+    pub(super) fn take_up(&mut self, stamp: Stamp) {
+        for gap in self.gaps.iter_mut().filter(|gap| gap.has(stamp)) {
+            gap.after = stamp;
+        }
+        self.upto = self.upto.max(stamp);
+    }
+
+    /// All that was signed under `boot` up to `stamp` is remembered too, which says nothing about what came before that boot.
+    pub(super) fn go_on(&mut self, boot: Boot, stamp: Stamp) {
+        self.gaps = self.gaps_before(boot);
+        self.upto = self.upto.max(stamp);
+    }
+
+    /// The gaps of a log whose newest records are of `boot`.
+    pub(super) fn gaps_before(&self, boot: Boot) -> Vec<Gap> {
+        let mut gaps = self.gaps.clone();
+        if self.is_in_doubt && self.upto.boot < boot {
+            gaps.push(Gap { after: self.upto, before: boot });
+        }
+        gaps.drain(..gaps.len().saturating_sub(GAP_COUNT_MAX));
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Seq;
+
+    fn at(boot: u64, seq: u64) -> Stamp {
+        Stamp { boot: Boot(boot), seq: Seq(seq) }
+    }
+
+    #[test]
+    fn what_another_life_signed_is_missing_until_it_is_taken_up_however_often_the_node_starts() {
+        let mut lives = Lives::new(at(1, 40), Vec::new());
+        assert!(!lives.lacks(at(1, 40), Boot(500)) && lives.lacks(at(1, 90), Boot(500)));
+        assert!(!lives.lacks(at(500, 1), Boot(500)), "what it signs now is no memory");
+        // It signs under boot 500, ends, and starts again.
+        lives.doubt();
+        lives = Lives::new(at(500, 14), lives.gaps_before(Boot(500)));
+        assert!(lives.lacks(at(1, 90), Boot(501)) && !lives.lacks(at(1, 40), Boot(501)));
+        assert!(!lives.lacks(at(500, 14), Boot(501)) && lives.lacks(at(500, 15), Boot(501)));
+        assert_eq!(lives.known_before(at(1, 90)), at(1, 40));
+        lives.take_up(at(1, 90));
+        assert!(!lives.lacks(at(1, 90), Boot(501)) && lives.lacks(at(1, 91), Boot(501)));
+        assert_eq!(lives.known_before(at(500, 20)), at(500, 14));
+    }
+
+    #[test]
+    fn a_later_boot_in_the_same_life_leaves_the_gap_before_it() {
+        let mut lives = Lives::new(at(1, 40), Vec::new());
+        lives.doubt();
+        lives.go_on(Boot(500), at(500, 3));
+        assert!(lives.lacks(at(1, 41), Boot(700)) && !lives.lacks(at(500, 3), Boot(700)));
+    }
+
+    #[test]
+    fn a_node_that_starts_from_its_newest_disk_has_no_gaps() {
+        let lives = Lives::new(at(1, 40), Vec::new());
+        assert!(lives.gaps_before(Boot(7)).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_set_back_for_ever_keeps_no_more_gaps_than_it_may() {
+        let mut lives = Lives::new(at(1, 1), Vec::new());
+        for boot in 2..100 {
+            lives.doubt();
+            lives = Lives::new(at(boot * 10, 1), lives.gaps_before(Boot(boot * 10)));
+        }
+        assert_eq!(lives.gaps.len(), GAP_COUNT_MAX);
+        assert!(lives.lacks(at(975, 1), Boot(2000)), "the newest one is there");
+    }
+}
