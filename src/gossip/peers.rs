@@ -23,7 +23,9 @@ const DIAL_COUNT_MAX: usize = 64;
 const DOUBLE_DIAL_WITHIN: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_PAUSE_MIN: Duration = Duration::from_secs(1);
-const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// With a dial that was begun before it, short enough for a cluster to be whole again within 30 s, also where one side alone knows the
+/// other's address.
+const DIAL_PAUSE_MAX: Duration = Duration::from_secs(12);
 
 pub(super) struct Peer {
     pub node: NodeId,

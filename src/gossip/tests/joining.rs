@@ -183,7 +183,26 @@ fn a_node_that_loses_its_signer_before_the_first_sync_finds_it_again() {
     let own = sim.id(late);
     let known = sim.machine(late).membership();
     assert!(known.nodes().all(|node| node.id == own || node.endpoints.is_empty()));
-    sim.until(Duration::from_secs(10), |sim| {
-        (0..3).all(|at| sim.machine(at).membership().nodes().filter(|node| !node.endpoints.is_empty()).count() == 3)
-    });
+    sim.until(Duration::from_secs(10), |sim| (0..3).all(|at| knows_all(sim, at)));
+}
+
+fn knows_all(sim: &Sim, at: usize) -> bool {
+    sim.machine(at).membership().nodes().filter(|node| !node.endpoints.is_empty()).count() == 3
+}
+
+#[test]
+fn a_node_that_alone_knows_where_the_others_are_is_back_soon_after_a_long_cut() {
+    for seed in 350..360 {
+        let mut sim = Sim::cluster(seed, 2);
+        let late = sim.add("late");
+        let token = sim.invite(0, &[], 1);
+        sim.on(late, |m, now| m.join(token, now));
+        sim.until(SOON, |sim| sim.nodes[late].disk.content("cluster").is_some());
+        sim.partition(&[0, 1], &[late]);
+        sim.restart(late);
+        sim.run(Duration::from_secs(170 + seed % 40));
+        assert!(!knows_all(&sim, late));
+        sim.heal();
+        sim.until(Duration::from_secs(30), |sim| (0..3).all(|at| knows_all(sim, at)));
+    }
 }
