@@ -47,14 +47,9 @@ impl Lives {
         self.is_in_doubt = true;
     }
 
-    /// Whether a stamp is of what this node signed before `boot` and does not remember.
-    pub(super) fn lacks(&self, stamp: Stamp, boot: Boot) -> bool {
-        stamp.boot < boot && (stamp > self.upto || self.gaps.iter().any(|gap| gap.has(stamp)))
-    }
-
-    /// From where on a log that ends with `stamp` may say what is not remembered.
-    pub(super) fn known_before(&self, stamp: Stamp) -> Stamp {
-        self.gaps.iter().find(|gap| gap.has(stamp)).map_or(self.upto, |gap| gap.after)
+    /// Whether what was signed then is remembered, if anything was.
+    pub(super) fn has(&self, stamp: Stamp) -> bool {
+        stamp <= self.upto && !self.gaps.iter().any(|gap| gap.has(stamp))
     }
 
     /// A log that ends with `stamp` was taken up: nothing before it is missing any more.
@@ -94,17 +89,14 @@ mod tests {
     #[test]
     fn what_another_life_signed_is_missing_until_it_is_taken_up_however_often_the_node_starts() {
         let mut lives = Lives::new(at(1, 40), Vec::new());
-        assert!(!lives.lacks(at(1, 40), Boot(500)) && lives.lacks(at(1, 90), Boot(500)));
-        assert!(!lives.lacks(at(500, 1), Boot(500)), "what it signs now is no memory");
+        assert!(lives.has(at(1, 40)) && !lives.has(at(1, 90)));
         // It signs under boot 500, ends, and starts again.
         lives.doubt();
         lives = Lives::new(at(500, 14), lives.gaps_before(Boot(500)));
-        assert!(lives.lacks(at(1, 90), Boot(501)) && !lives.lacks(at(1, 40), Boot(501)));
-        assert!(!lives.lacks(at(500, 14), Boot(501)) && lives.lacks(at(500, 15), Boot(501)));
-        assert_eq!(lives.known_before(at(1, 90)), at(1, 40));
+        assert!(!lives.has(at(1, 90)) && lives.has(at(1, 40)));
+        assert!(lives.has(at(500, 14)) && !lives.has(at(500, 15)));
         lives.take_up(at(1, 90));
-        assert!(!lives.lacks(at(1, 90), Boot(501)) && lives.lacks(at(1, 91), Boot(501)));
-        assert_eq!(lives.known_before(at(500, 20)), at(500, 14));
+        assert!(lives.has(at(1, 90)) && !lives.has(at(1, 91)) && lives.has(at(500, 14)));
     }
 
     #[test]
@@ -112,7 +104,7 @@ mod tests {
         let mut lives = Lives::new(at(1, 40), Vec::new());
         lives.doubt();
         lives.go_on(Boot(500), at(500, 3));
-        assert!(lives.lacks(at(1, 41), Boot(700)) && !lives.lacks(at(500, 3), Boot(700)));
+        assert!(!lives.has(at(1, 41)) && lives.has(at(500, 3)));
     }
 
     #[test]
@@ -129,6 +121,6 @@ mod tests {
             lives = Lives::new(at(boot * 10, 1), lives.gaps_before(Boot(boot * 10)));
         }
         assert_eq!(lives.gaps.len(), GAP_COUNT_MAX);
-        assert!(lives.lacks(at(975, 1), Boot(2000)), "the newest one is there");
+        assert!(!lives.has(at(975, 1)), "the newest one is there");
     }
 }

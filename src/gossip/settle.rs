@@ -307,11 +307,10 @@ impl Gossip {
     /// What this node said once and does not remember it says again, with what it said since on top.
     pub(super) fn adopt(&mut self, shard: &Shard, heard: &Log) {
         let origin = heard.origin();
-        let lives = self.lives.get(&(origin, shard.clone()));
-        let known = lives.map(|lives| lives.known_before(heard.stamp()));
+        let lives = self.lives.get(&(origin, shard.clone())).cloned();
         let Some((log, pen)) = self.author(origin, shard) else { return };
         let boot = pen.boot();
-        log.adopt(pen, heard, known);
+        log.adopt(pen, heard, |stamp| lives.as_ref().is_some_and(|lives| lives.has(stamp)));
         let skipped = pen.boot() > boot;
         // From here on all that was signed up to now is of an earlier boot, and known.
         let said = self.authors.iter().filter(|((by, _), _)| skipped && *by == origin);

@@ -230,7 +230,7 @@ impl Gossip {
     pub(super) fn forgot(&self, shard: &Shard, origin: NodeId, theirs: Stamp) -> bool {
         let Some(pen) = self.pens.get(&origin) else { return false };
         let lives = self.lives.get(&(origin, shard.clone()));
-        lives.map_or(theirs.boot < pen.boot(), |lives| lives.lacks(theirs, pen.boot()))
+        theirs.boot < pen.boot() && lives.is_none_or(|lives| !lives.has(theirs))
     }
 
     /// What this node signed once and forgot, from a peer that remembers.

@@ -133,17 +133,17 @@ impl OwnLog {
         Some(old)
     }
 
-    /// Takes over what this node said once and does not remember. `heard` goes on from what was `known` of this log:
+    /// Takes over what this node said once and does not remember. `heard` goes on from what `is_known` of this log:
     ///
     /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
-    /// - What it says of the time up to `known` was remembered: if it is not here, it was ended.
+    /// - What it says of a time that is known was remembered: if it is not here, it was ended. Nothing ends an expulsion.
     /// - A grant that goes that way is taken back in so many words: two machines wrote this log, and who was granted something by
     ///   one of them is to hear that it is so no more, and to lose the secret that it knows.
     /// - What no head covers yet stands as it is here, said or ended: another log may have moved the pen to a later boot meanwhile.
-    pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, known: Option<Stamp>) {
+    pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, is_known: impl Fn(Stamp) -> bool) {
         let this_boot = pen.boot;
-        let is_known = |record: &Verified| known.is_some_and(|known| record.stamp() <= known);
-        let goes_on = known.is_none_or(|known| heard.stamp() > known);
+        let goes_on = !is_known(heard.stamp());
+        let is_final = |record: &Verified| record.record().kind == Kind::REVOCATION;
         let unsealed = std::mem::take(&mut self.unsealed);
         let is_anew = |own: &Verified| own.record().boot == this_boot || unsealed.contains(&own.slot());
         let mut ours = std::mem::take(&mut self.records);
@@ -152,7 +152,7 @@ impl OwnLog {
             match ours.remove(&record.slot()) {
                 Some(own) if is_anew(&own) && own != *record => again.push(own),
                 Some(own) if own.stamp() > record.stamp() => drop(self.records.insert(own.slot(), own)),
-                None if is_known(record) || unsealed.contains(&record.slot()) => {}
+                None if !is_final(record) && (is_known(record.stamp()) || unsealed.contains(&record.slot())) => {}
                 _ => drop(self.records.insert(record.slot(), record.clone())),
             }
         }
@@ -160,7 +160,7 @@ impl OwnLog {
         for own in ours.into_values() {
             if is_anew(&own) {
                 again.push(own);
-            } else if !(goes_on && is_known(&own)) || own.record().kind == Kind::REVOCATION {
+            } else if !(goes_on && is_known(own.stamp()) && own.stamp() < heard.stamp()) || is_final(&own) {
                 self.records.insert(own.slot(), own);
             } else if let Body::Grant(Grant { node, .. }) = own.body()
                 && heard.record(&Slot::new(Kind::UNGRANT, &node.0)).is_none()

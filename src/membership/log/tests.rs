@@ -271,7 +271,7 @@ fn a_writer_that_was_set_back_takes_up_what_it_forgot_and_nothing_that_was_ended
     let (mut second, mut log) = (pen(2), OwnLog::of(&kept));
     log.remove(Kind::GRANT, &node(4).0);
     log.put(&mut second, &grant(6), Rev(1));
-    log.adopt(&mut second, &forgotten, Some(kept.stamp()));
+    log.adopt(&mut second, &forgotten, |stamp| stamp <= kept.stamp());
     // 3 was ended by the life that is forgotten, 4 by this one; neither knew of the other.
     assert_eq!(granted(&log), [2, 5, 6]);
     let next = log.seal(&mut second, &mut rng).expect("changed");
@@ -279,8 +279,30 @@ fn a_writer_that_was_set_back_takes_up_what_it_forgot_and_nothing_that_was_ended
 
     // To hear of it a second time brings nothing back that was ended meanwhile.
     log.remove(Kind::GRANT, &node(5).0);
-    log.adopt(&mut second, &forgotten, Some(forgotten.stamp()));
+    log.adopt(&mut second, &forgotten, |stamp| stamp <= forgotten.stamp());
     assert_eq!(granted(&log), [2, 6]);
+}
+
+#[test]
+fn an_expulsion_that_is_heard_of_is_never_taken_for_ended_and_what_came_after_it_stays() {
+    let (mut first, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(shard());
+    log.put(&mut first, &grant(2), Rev(1));
+    let kept = log_of(&log.seal(&mut first, &mut rng).expect("changed"));
+    let expulsion = Body::Revocation(Revocation { node: node(9) });
+    log.put(&mut first, &expulsion, Rev(1));
+    let sealed = log.seal(&mut first, &mut rng).expect("changed");
+    let forgotten = log_of(&log.whole(&sealed));
+
+    // A life without it says something, and the one after that hears of it.
+    let (mut second, mut log) = (pen(500), OwnLog::of(&kept));
+    log.put(&mut second, &grant(3), Rev(1));
+    let sealed = log.seal(&mut second, &mut rng).expect("changed");
+    let (mut third, mut log) = (pen(501), OwnLog::of(&log_of(&log.whole(&sealed))));
+    log.adopt(&mut third, &forgotten, |_| true);
+    assert!(log.record(Kind::REVOCATION, &node(9).0).is_some());
+    log.adopt(&mut third, &forgotten, |stamp| stamp <= kept.stamp() || stamp.boot == Boot(500));
+    assert_eq!(granted(&log), [2, 3]);
 }
 
 #[test]
@@ -303,7 +325,7 @@ fn what_no_head_covers_yet_outlives_a_boot_that_another_log_has_moved_on() {
     log.remove(Kind::GRANT, &node(3).0);
     // The pen's other log is heard of first.
     second.skip_past(forgotten.head().boot);
-    log.adopt(&mut second, &forgotten, Some(kept.stamp()));
+    log.adopt(&mut second, &forgotten, |stamp| stamp <= kept.stamp());
     assert_eq!(granted(&log), [2, 4], "3 was ended, 4 is taken up");
     let kept_word = log.record(Kind::GRANT, &node(2).0).expect("granted");
     assert_eq!(kept_word.record().rev, said.record().rev);
