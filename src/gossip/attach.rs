@@ -264,6 +264,20 @@ impl Gossip {
         self.change_container(id, now, |body| body.public_key = key)
     }
 
+    /// Publishes new keys of attachments together. One whose record has gone is passed over.
+    pub fn set_container_keys(&mut self, keys: &[(AttachmentId, WgPublicKey)], now: Instant) -> OperationId {
+        self.operate(now, |this| {
+            for (id, key) in keys {
+                let Some((network, mut body, rev)) = this.own_container(*id) else { continue };
+                body.public_key = *key;
+                if let Some((log, pen)) = this.own(&Shard::Network(network)) {
+                    log.put(pen, &Body::Container(body), rev);
+                }
+            }
+            Ok(Done::Updated)
+        })
+    }
+
     /// Publishes whether an attachment is to be found by name. One that drains goes on draining, whatever is said of it: who
     /// finds it ready may have looked before.
     pub fn set_container_state(&mut self, id: AttachmentId, state: State, now: Instant) -> OperationId {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::attach::{Plug, Refused, blocking, plug};
@@ -21,6 +22,9 @@ use crate::sys::{clock, random};
 
 /// How many interfaces are taken up at the same time.
 const AT_ONCE: usize = 8;
+/// How far apart new keys are published, all that are there at a time: each publication writes this node's log once more, and every
+/// node of the network derives it anew. A thousand, each as soon as the disk was free, took a third of two processors' time.
+const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a container of an earlier run is not served.
 enum Unserved {
@@ -32,6 +36,8 @@ enum Unserved {
 
 /// This node's containers as their records say.
 type Published = HashMap<AttachmentId, Container>;
+/// The key under which a container is served now.
+type NewKey = (AttachmentId, WgPublicKey);
 
 /// What containers are taken up with.
 struct Means {
@@ -55,23 +61,30 @@ impl Means {
 /// Takes up the containers of an earlier run again, each with a new key; lets go those that cannot be. Nothing else is
 /// attached or detached yet.
 ///
-/// Each carries traffic as soon as it is taken up, whatever the others do. Their keys are published together, as many as there
-/// are whenever the disk is free.
+/// Each carries traffic as soon as it is taken up, whatever the others do.
 pub async fn adopt(node: &Arc<Node>) {
     node.attachments.resume_drains(clock::now(), clock::unix_ms());
     let Some(means) = Means::of(node).await.map(Arc::new) else { return };
+    let (taken_up, keys) = mpsc::unbounded_channel();
     let mut under_way = JoinSet::new();
     for local in node.attachments.list() {
-        let (node, means) = (node.clone(), means.clone());
+        let (node, means, taken_up) = (node.clone(), means.clone(), taken_up.clone());
         // Before anything waits: the sweep leaves what is claimed alone, however long this takes.
         let Ok((claim, local)) = node.attachments.claim_held(local.id) else { continue };
         under_way.spawn(async move {
             let (id, network) = (local.id, local.network.clone());
-            if matches!(take_up(&node, claim, local, &means).await, Err(Unserved::NetworkUnknown)) {
-                tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
+            match take_up(&node, claim, local, &means).await {
+                // Nobody hears it where the node stops.
+                Ok(key) => drop(taken_up.send((id, key))),
+                Err(Unserved::NetworkUnknown) => {
+                    tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
+                }
+                Err(Unserved::Lost(_)) => {}
             }
         });
     }
+    drop(taken_up);
+    publish_as_they_come(node, keys).await;
     under_way.join_all().await;
     reconcile(node).await;
 }
@@ -85,15 +98,16 @@ pub(super) async fn adopt_late(node: &Node) {
     let Some(means) = Means::of(node).await else { return };
     for id in unserved {
         if let Ok((claim, local)) = node.attachments.claim_held(id)
-            && take_up(node, claim, local, &means).await.is_ok()
+            && let Ok(key) = take_up(node, claim, local, &means).await
         {
+            publish(node, vec![(id, key)]).await;
             tracing::info!(attachment = %id, "a container of the last run is served again");
         }
     }
 }
 
-/// Takes one up again, or lets it go. Nobody else attaches or detaches it until it is served.
-async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Result<(), Unserved> {
+/// Takes one up again under a new key, or lets it go. Nobody else attaches or detaches it until it is served.
+async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Result<WgPublicKey, Unserved> {
     let taken = adopt_one(node, &local, means).await;
     if let Err(Unserved::Lost(why)) = &taken {
         tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
@@ -105,13 +119,12 @@ async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Resu
     // From here on it can be detached, though its key may wait long for the others or for the disk.
     drop(claim);
     let key = taken?;
-    publish(node, local.id, key).await;
     if local.drain.is_some() {
         // The last run may have noted it and come no further.
         drain::publish(node, local.id).await;
     }
     node.readiness.announce();
-    Ok(())
+    Ok(key)
 }
 
 /// Has it served under a new key.
@@ -132,16 +145,30 @@ async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<WgPublic
     Ok(key)
 }
 
-/// Publishes the key under which it is served. Only now: who hears of the key opens a tunnel at once, and would find nobody.
-async fn publish(node: &Node, id: AttachmentId, key: WgPublicKey) {
-    match node.operate(move |gossip| gossip.set_container_key(id, key, clock::now()), None).await {
+/// Publishes keys until no more come.
+async fn publish_as_they_come(node: &Node, mut keys: mpsc::UnboundedReceiver<NewKey>) {
+    let mut pace = tokio::time::interval(PUBLISH_EVERY);
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut there = Vec::new();
+    while let Some(first) = keys.recv().await {
+        there.push(first);
+        pace.tick().await;
+        there.extend(std::iter::from_fn(|| keys.try_recv().ok()));
+        publish(node, std::mem::take(&mut there)).await;
+    }
+}
+
+/// Publishes the keys under which containers are served. Only now: who hears of a key opens a tunnel at once, and would find
+/// nobody. Of one whose record has gone meanwhile there is nothing to publish: the next sweep takes it off.
+async fn publish(node: &Node, keys: Vec<NewKey>) {
+    let count = keys.len();
+    match node.operate(move |gossip| gossip.set_container_keys(&keys, clock::now()), None).await {
         // A node that stops leaves it to its next start.
         Ok(Ok(_)) | Err(_) => {}
-        // The disk takes it later; until then the container serves this node's others.
-        Ok(Err(OperationError::NotStored)) => tracing::warn!(attachment = %id, "its new key is not published yet"),
-        // Its record has gone meanwhile, and the next sweep takes it off.
+        // The disk takes them later; until then the containers serve this node's others.
+        Ok(Err(OperationError::NotStored)) => tracing::warn!(containers = count, "new keys are not published yet"),
         Ok(Err(error)) => {
-            tracing::warn!(attachment = %id, error = with_causes(&error), "its new key cannot be published");
+            tracing::warn!(containers = count, error = with_causes(&error), "new keys cannot be published");
         }
     }
 }
