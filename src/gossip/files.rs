@@ -220,3 +220,37 @@ pub(super) fn open_cluster_id(stored: &Stored) -> Result<Option<ClusterId>, Stor
     }
     Ok(open::<IdOnly>(stored, CLUSTER, FileKind::Cluster)?.map(|file| file.id))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::membership::body::{Body, Grant};
+    use crate::membership::testing::{key, node};
+    use crate::membership::{OwnLog, Pen, Role};
+    use crate::model::{Boot, Rev};
+
+    #[test]
+    fn a_log_that_was_written_before_there_were_gaps_has_none() {
+        #[derive(Encode)]
+        #[cbor(map, context_bound = "CheckSignatures")]
+        struct Before {
+            #[n(0)]
+            delta: Delta,
+            #[n(1)]
+            resting: Resting,
+        }
+        let cluster = ClusterId([9; 32]);
+        let mut pen = Pen::new(key(1), cluster, Boot(1));
+        let mut log = OwnLog::new(Shard::Cluster);
+        log.put(&mut pen, &Body::Grant(Grant { node: node(2), role: Role::Host }), Rev(1));
+        let delta = log.seal(&mut pen, &mut rand_chacha::ChaCha20Rng::seed_from_u64(1)).expect("changed");
+        let before = Before { delta: log.whole(&delta), resting: Vec::new() };
+        let mut verifier = Verifier::of_own_store(cluster);
+        let mut payload = Vec::new();
+        minicbor::encode_with(&before, &mut payload, &mut verifier).expect("a Vec takes every byte");
+        let read: LogFile = minicbor::decode_with(&payload, &mut verifier).expect("reads");
+        assert!(read.gaps.is_empty() && read.delta.head.stamp() == delta.head.stamp());
+    }
+}
