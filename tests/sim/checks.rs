@@ -106,6 +106,8 @@ fn keeps_its_word(world: &mut World, at: usize, of: impl Fn(&NetworkId) -> bool)
         // A home whose disk was copied may have given the address to somebody else: one of the two is detached.
         let withdrawn =
             world.book.perhaps_ungranted.contains(&(network.clone(), id)) || world.book.excused.contains(&network);
+        // An expelled node may hear that its addresses are another's before it hears what has become of itself.
+        let expelled = world.book.perhaps_expelled.contains(&id);
         match (phase, there.get(&attachment)) {
             (Phase::Ended, None) => {}
             // It ended with a grant that came back: the others tell what they remember of it, and the shell takes it out.
@@ -113,7 +115,7 @@ fn keeps_its_word(world: &mut World, at: usize, of: impl Fn(&NetworkId) -> bool)
             (Phase::Ended, Some(_)) if !tainted => {
                 world.broken(format!("node {at} hosts {attachment} again, which was ended"));
             }
-            (Phase::Live, None) if !tainted && !withdrawn => {
+            (Phase::Live, None) if !tainted && !withdrawn && !expelled => {
                 world.broken(format!("node {at} has lost {attachment}, which was acknowledged"));
             }
             (Phase::Ending(asked), None) => world.book.end(attachment, asked),
