@@ -170,9 +170,16 @@ fn adopted() {
     host.netlink().remove_route(&expected_routes(ifindex)[0]).unwrap();
     host.mtu("peerd0", 9000).unwrap();
     host.address("peerd0", OTHER.into(), 32).unwrap();
+    let conf = "/proc/sys/net/ipv6/conf/peerd0";
+    host.netns().inside(|| std::fs::write(format!("{conf}/disable_ipv6"), "0")).unwrap().unwrap();
 
     let second = adopt_tun(host.netns(), &spec()).unwrap();
+    assert!(second.facts.ipv6_off);
     assert_attached(&mut host, &second);
+    for (key, expected) in [("disable_ipv6", "1"), ("accept_ra", "0")] {
+        let now = host.netns().inside(|| std::fs::read_to_string(format!("{conf}/{key}"))).unwrap().unwrap();
+        assert_eq!(now.trim(), expected, "{key}");
+    }
     let mut packet = [0; 2048];
     assert_eq!(
         rustix::io::read(&second.fd, &mut packet[..]),

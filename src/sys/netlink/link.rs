@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 
 use super::Netlink;
 use crate::sys::netns::Netns;
@@ -22,6 +24,8 @@ pub struct Link {
     pub mtu_bytes: u32,
     pub up: bool,
     pub loopback: bool,
+    /// Whether IPv6 is switched off on it, and asks for no routers should it be switched on. Also where the kernel has no IPv6.
+    pub ipv6_off: bool,
 }
 
 /// What to change about a link; what is `None` or false stays.
@@ -107,6 +111,7 @@ impl From<LinkMessage> for Link {
             mtu_bytes: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
+            ipv6_off: true,
         };
         for attribute in message.attributes {
             match attribute {
@@ -120,9 +125,18 @@ impl From<LinkMessage> for Link {
                         link.kind = kind.to_string();
                     }
                 }
+                LinkAttribute::AfSpecUnspec(families) => link.ipv6_off = is_ipv6_off(&families),
                 _ => {}
             }
         }
         link
     }
+}
+
+fn is_ipv6_off(families: &[AfSpecUnspec]) -> bool {
+    let has_it_on = |attribute: &AfSpecInet6| match attribute {
+        AfSpecInet6::DevConf(settings) => settings.disable_ipv6 == 0 || settings.accept_ra != 0,
+        _ => false,
+    };
+    !families.iter().any(|family| matches!(family, AfSpecUnspec::Inet6(inet6) if inet6.iter().any(has_it_on)))
 }

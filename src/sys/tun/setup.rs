@@ -167,11 +167,13 @@ fn open_device(ifname: &str) -> Result<OwnedFd, TunError> {
     Ok(fd)
 }
 
+/// Brings about what `spec` says. What is so already is left alone: a daemon that starts has a thousand interfaces to look at, and
+/// each change is told to everybody in the machine who watches interfaces.
 fn configure(netlink: &mut Netlink, spec: &TunSpec, made: &mut Made, existing: Existing) -> Result<TunFacts, TunError> {
     let offloads = device::set_offloads(made.fd.as_fd());
     let link = find(netlink, &spec.ifname)?.ok_or_else(|| TunError::NoSuchInterface(spec.ifname.clone()))?;
     // Before the link is up: else the kernel gives it a link-local IPv6 address and asks for routers.
-    let ipv6_off = switch_ipv6_off(&spec.ifname);
+    let ipv6_off = link.ipv6_off || switch_ipv6_off(&spec.ifname);
     for stray in netlink.addresses().map_err(step("list the addresses"))? {
         let ours = stray.address == IpAddr::V4(spec.address) && stray.prefix_len == 32;
         if stray.ifindex == link.index && !ours && stray.address.is_ipv4() {
@@ -179,13 +181,15 @@ fn configure(netlink: &mut Netlink, spec: &TunSpec, made: &mut Made, existing: E
         }
     }
     netlink.add_address(link.index, spec.address.into(), 32).map_err(step("set the address"))?;
-    let change = LinkChange {
-        up: true,
-        mtu_bytes: Some(spec.mtu_bytes),
-        alias: Some(ALIAS.to_owned()),
-        ..LinkChange::default()
-    };
-    netlink.set_link(link.index, change).map_err(step("set the MTU and bring the interface up"))?;
+    if !(link.up && link.mtu_bytes == spec.mtu_bytes && link.alias.as_deref() == Some(ALIAS)) {
+        let change = LinkChange {
+            up: true,
+            mtu_bytes: Some(spec.mtu_bytes),
+            alias: Some(ALIAS.to_owned()),
+            ..LinkChange::default()
+        };
+        netlink.set_link(link.index, change).map_err(step("set the MTU and bring the interface up"))?;
+    }
     for (destination, prefix_len) in PREFIXES {
         let route = through(link.index, spec.address, destination, prefix_len);
         netlink.add_route(&route, existing).map_err(|e| route_error(e, destination, prefix_len))?;
