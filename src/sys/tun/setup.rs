@@ -190,11 +190,15 @@ fn configure(netlink: &mut Netlink, spec: &TunSpec, made: &mut Made, existing: E
         };
         netlink.set_link(link.index, change).map_err(step("set the MTU and bring the interface up"))?;
     }
-    for (destination, prefix_len) in PREFIXES {
-        let route = through(link.index, spec.address, destination, prefix_len);
-        netlink.add_route(&route, existing).map_err(|e| route_error(e, destination, prefix_len))?;
+    let there = match existing {
+        Existing::Refuse => Vec::new(),
+        Existing::Replace => netlink.routes().map_err(step("list the routes"))?,
+    };
+    let is_missing = |route: &Route| !there.contains(route);
+    for route in PREFIXES.map(|prefix| through(link.index, spec.address, prefix)).into_iter().filter(is_missing) {
+        netlink.add_route(&route, existing).map_err(|e| route_error(e, &route))?;
     }
-    for fallback in PREFIXES.map(fallback) {
+    for fallback in PREFIXES.map(fallback).into_iter().filter(is_missing) {
         match netlink.add_route(&fallback, Existing::Refuse) {
             Ok(()) => made.fallbacks.push(fallback),
             Err(error) if OsError::from(&error) == OsError::EXIST => {}
@@ -205,7 +209,7 @@ fn configure(netlink: &mut Netlink, spec: &TunSpec, made: &mut Made, existing: E
     Ok(TunFacts { ifname, ifindex: link.index, vnet_hdr: true, offloads, ipv6_off, stale_packets: 0 })
 }
 
-fn through(ifindex: u32, source: Ipv4Addr, destination: Ipv4Addr, prefix_len: u8) -> Route {
+fn through(ifindex: u32, source: Ipv4Addr, (destination, prefix_len): (Ipv4Addr, u8)) -> Route {
     let to = RouteTo::Link { ifindex, gateway: None, source: Some(source.into()) };
     Route { destination: destination.into(), prefix_len, to, metric: 0 }
 }
@@ -214,9 +218,9 @@ fn fallback((destination, prefix_len): (Ipv4Addr, u8)) -> Route {
     Route { destination: destination.into(), prefix_len, to: RouteTo::Unreachable, metric: FALLBACK_METRIC }
 }
 
-fn route_error(error: io::Error, destination: Ipv4Addr, prefix_len: u8) -> TunError {
+fn route_error(error: io::Error, route: &Route) -> TunError {
     match OsError::from(error) {
-        OsError::EXIST => TunError::RouteTaken(format!("{destination}/{prefix_len}")),
+        OsError::EXIST => TunError::RouteTaken(format!("{}/{}", route.destination, route.prefix_len)),
         source => TunError::Step { step: "set the routes".into(), source },
     }
 }
