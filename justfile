@@ -18,7 +18,7 @@ netns *name:
 soak *name:
     cargo build --release -p peerctl
     PEERD_SOAK=1 PEERCTL_BIN="$PWD/target/release/peerctl" cargo nextest run --profile soak --no-capture -p netns-tests \
-        {{ if name == "" { "survival bad_line disk sabotage cycles cuts many restart" } else { name } }}
+        {{ if name == "" { "survival bad_line disk sabotage cycles cuts many restart down expel gate" } else { name } }}
 
 # Three nodes on this machine
 demo *args:
