@@ -24,7 +24,7 @@ soak *name:
 demo *args:
     cargo run --release -p peerctl -- demo {{ args }}
 
-# What a packet costs, then peerd beside other programs; needs root and a quiet machine
+# What a packet costs, peerd beside other programs, containers of one node; needs root and a quiet machine
 bench *args:
     cargo bench -p peerd
     cargo build --release -p peerctl

@@ -235,6 +235,6 @@ fn fair_queue(bencher: Bencher<'_, '_>, flows: u64) {
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
         flow = (flow + 1) % flows;
         queue.push(now, flow, 60_000, flow);
-        black_box(queue.pop(now, |_| true))
+        black_box(queue.pop(now, |_, _| true))
     });
 }

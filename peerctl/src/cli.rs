@@ -229,9 +229,9 @@ pub enum Ingress {
     Routes,
     /// Have nginx serve the services' HTTP and HTTPS ports on this node, now and after each start
     Enable {
-        /// Balancers stand in front, at these addresses or prefixes, and say with the PROXY protocol who the client is; nobody else is served then
+        /// Balancers stand in front, at these addresses or prefixes, and say with the PROXY protocol who the client is; nobody else is served then. `none` if none do any more [default: as it was settled before]
         #[arg(long, value_name = "FROM", value_delimiter = ',')]
-        proxy_protocol: Vec<String>,
+        proxy_protocol: Option<Vec<String>>,
     },
     /// Have nginx serve no more
     Disable,
@@ -244,7 +244,7 @@ pub enum Ingress {
 pub enum Cert {
     /// The certificates, by their names
     Ls,
-    /// Take a certificate from files; one for the same names is replaced
+    /// Take a certificate from files; one that is for no other names is replaced
     Add {
         /// The chain as PEM, the server's own certificate first
         #[arg(long, value_name = "FILE")]

@@ -64,12 +64,21 @@ impl Client {
     pub fn follow(
         &self,
         request: &Request,
+        each: impl FnMut(serde_json::Value) -> Result<bool, Failure>,
+    ) -> Result<Answer, Failure> {
+        let stream = self.connect().map_err(|error| self.failed(&error))?;
+        self.converse(stream, request, each)
+    }
+
+    fn converse(
+        &self,
+        mut stream: UnixStream,
+        request: &Request,
         mut each: impl FnMut(serde_json::Value) -> Result<bool, Failure>,
     ) -> Result<Answer, Failure> {
-        let mut stream = self.connect().map_err(|error| self.failed(&error))?;
         let told = stream.set_write_timeout(Some(self.patience)).and_then(|()| {
             stream.set_read_timeout(self.patience_with(request))?;
-            stream.write_all(&encode_line(request))
+            stream.write_all(&encode_line(request)).or_else(unless_it_was_ended)
         });
         told.map_err(|error| self.failed(&error))?;
         let mut lines = BufReader::new(stream);
@@ -133,6 +142,14 @@ impl Client {
     }
 }
 
+/// A node that turns somebody away says so and ends the conversation, whatever was to come: that line waits to be read.
+pub fn unless_it_was_ended(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -161,5 +178,26 @@ mod tests {
         });
         client.ask(&Request::Status).map(drop).expect("an answer");
         answering.join().expect("answered");
+    }
+
+    #[test]
+    fn who_is_turned_away_before_it_has_asked_hears_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("peerd.sock");
+        let listener = UnixListener::bind(&socket).expect("binds");
+        let (ended, is_ended) = mpsc::channel();
+        let turning_away = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let failure = Failure::new(ExitStatus::Conflict, "the node does not answer", "too many", "again");
+            stream.write_all(&encode_line(&Frame::Failed(failure))).expect("told");
+            drop(stream);
+            ended.send(()).expect("somebody waits");
+        });
+        let client = Client::new(socket, false);
+        let stream = client.connect().expect("connects");
+        is_ended.recv().expect("turned away");
+        let failure = client.converse(stream, &Request::Status, |_| Ok(true)).err().expect("refused");
+        assert_eq!(failure.status, ExitStatus::Conflict, "{failure}");
+        turning_away.join().expect("turned away");
     }
 }

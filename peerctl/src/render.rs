@@ -456,6 +456,7 @@ mod tests {
             health: vec![peerd::control::HealthRow {
                 code: "peer-unreachable".into(),
                 severity: "error".into(),
+                subject: None,
                 message: "node c is unreachable".into(),
                 hint: "does UDP reach its endpoints? peerctl node ls".into(),
             }],

@@ -330,6 +330,9 @@ pub struct HealthRow {
     pub code: String,
     /// `warning` or `error`; an error makes `--check` fail.
     pub severity: String,
+    /// The id of the node, network or container that it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     pub message: String,
     pub hint: String,
 }

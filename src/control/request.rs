@@ -106,8 +106,8 @@ pub enum Request {
     IngressStatus,
     IngressRoutes,
     IngressEnable {
-        /// Where balancers are that speak the PROXY protocol.
-        proxy_from: Vec<String>,
+        /// Where balancers are that speak the PROXY protocol; where they were settled to be if it is not said.
+        proxy_from: Option<Vec<String>>,
     },
     IngressDisable,
     IngressCertLs,

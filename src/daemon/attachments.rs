@@ -1,7 +1,7 @@
 //! The containers that this node hosts: what it must remember to serve them, to let them go, and to take them up again
 //! after a restart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,7 +14,7 @@ use crate::control::ReadyWhen;
 use crate::dns::Caller;
 use crate::gossip::{self, FileKind, Stored, Write};
 use crate::model::{AttachmentId, NetworkId, WgPublicKey};
-use crate::sys::netns::{Anchor, NetnsId};
+use crate::sys::netns::{Anchor, NetnsPlace};
 use crate::sys::probe::User;
 use crate::sys::store::{StateDir, StoreError};
 
@@ -96,17 +96,33 @@ struct Inner {
     /// The public keys under which attachments are served.
     keys: BTreeMap<AttachmentId, WgPublicKey>,
     /// Of an earlier run, and not served yet.
-    unserved: BTreeSet<AttachmentId>,
+    unserved: BTreeMap<AttachmentId, Unserved>,
     /// When those that drain are detached: by this clock, which does not jump.
     drains: BTreeMap<AttachmentId, Instant>,
     /// Namespaces in which something is being attached or detached right now.
-    busy: BTreeMap<NetnsId, AttachmentId>,
+    busy: BTreeMap<NetnsPlace, AttachmentId>,
+}
+
+/// Why an attachment of an earlier run is not served yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    pub why: String,
+    pub hint: String,
+    /// Not before it is it tried again.
+    pub again_at: Option<Instant>,
+}
+
+impl Unserved {
+    fn at_first() -> Self {
+        let hint = "wait for that; peerctl container ls".to_owned();
+        Self { why: "it is being taken up".to_owned(), hint, again_at: None }
+    }
 }
 
 /// A namespace that nobody else attaches or detaches while this stands.
 pub struct Claim {
     of: Arc<Attachments>,
-    netns: NetnsId,
+    netns: NetnsPlace,
 }
 
 impl Drop for Claim {
@@ -130,7 +146,7 @@ impl Attachments {
     /// The attachments that an earlier run left. Call [`Self::resume_drains`] next.
     pub fn new(state: Arc<StateDir>, callers: Callers, remembered: Vec<Local>) -> Self {
         let locals: BTreeMap<_, _> = remembered.into_iter().map(|local| (local.id, local)).collect();
-        let unserved = locals.keys().copied().collect();
+        let unserved = locals.keys().map(|id| (*id, Unserved::at_first())).collect();
         let inner = Inner { locals, unserved, ..Inner::default() };
         Self { state, callers, inner: Mutex::new(inner), writing: Mutex::default() }
     }
@@ -149,15 +165,15 @@ impl Attachments {
     }
 
     /// Claims a namespace that has no attachment, for `id`.
-    pub fn claim_free(self: &Arc<Self>, netns: NetnsId, id: AttachmentId) -> Result<Claim, ClaimError> {
+    pub fn claim_free(self: &Arc<Self>, netns: NetnsPlace, id: AttachmentId) -> Result<Claim, ClaimError> {
         let mut inner = lock(&self.inner);
         if inner.busy.contains_key(&netns) {
             return Err(ClaimError::Busy);
         }
-        if let Some(holder) = inner.locals.values().find(|local| local.anchor.id == netns) {
+        if let Some(holder) = inner.locals.values().find(|local| local.anchor.place() == netns) {
             return Err(ClaimError::Held(holder.id));
         }
-        inner.busy.insert(netns, id);
+        inner.busy.insert(netns.clone(), id);
         Ok(Claim { of: self.clone(), netns })
     }
 
@@ -171,11 +187,11 @@ impl Attachments {
                 ClaimError::Unknown
             });
         };
-        let netns = local.anchor.id;
+        let netns = local.anchor.place();
         if inner.busy.contains_key(&netns) {
             return Err(ClaimError::Busy);
         }
-        inner.busy.insert(netns, id);
+        inner.busy.insert(netns.clone(), id);
         Ok((Claim { of: self.clone(), netns }, local))
     }
 
@@ -235,9 +251,10 @@ impl Attachments {
     }
 
     /// The attachments of an earlier run that are not served yet.
-    pub fn unserved(&self) -> Vec<AttachmentId> {
+    pub fn unserved(&self) -> Vec<(AttachmentId, Unserved)> {
         let inner = lock(&self.inner);
-        inner.unserved.iter().filter(|id| inner.locals.contains_key(id)).copied().collect()
+        let there = inner.unserved.iter().filter(|(id, _)| inner.locals.contains_key(id));
+        there.map(|(id, unserved)| (*id, unserved.clone())).collect()
     }
 
     /// The attachments that are served, but those that are being attached or detached.
@@ -245,10 +262,15 @@ impl Attachments {
         let inner = lock(&self.inner);
         let served = inner.locals.values().filter(|local| {
             inner.keys.contains_key(&local.id)
-                && !inner.unserved.contains(&local.id)
-                && !inner.busy.contains_key(&local.anchor.id)
+                && !inner.unserved.contains_key(&local.id)
+                && !inner.busy.contains_key(&local.anchor.place())
         });
         served.map(|local| local.id).collect()
+    }
+
+    /// An attachment of an earlier run cannot be served yet.
+    pub fn note_unserved(&self, id: AttachmentId, unserved: Unserved) {
+        lock(&self.inner).unserved.insert(id, unserved);
     }
 
     /// An attachment of an earlier run is served again, or never will be.
@@ -306,8 +328,8 @@ impl Attachments {
     }
 
     /// The attachment in this namespace.
-    pub fn in_netns(&self, netns: NetnsId) -> Option<AttachmentId> {
-        lock(&self.inner).locals.values().find(|local| local.anchor.id == netns).map(|local| local.id)
+    pub fn in_netns(&self, netns: &NetnsPlace) -> Option<AttachmentId> {
+        lock(&self.inner).locals.values().find(|local| local.anchor.place() == *netns).map(|local| local.id)
     }
 
     fn change(&self, edit: impl FnOnce(&mut BTreeMap<AttachmentId, Local>)) -> Result<(), StoreError> {
@@ -326,7 +348,7 @@ impl Attachments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::netns::{Anchor, Origin};
+    use crate::sys::netns::{Anchor, NetnsId, Origin};
 
     fn id(last: u8) -> AttachmentId {
         format!("{last:016x}").parse().expect("an id")
@@ -361,23 +383,35 @@ mod tests {
     fn a_namespace_has_one_attachment_and_one_change_at_a_time() {
         let folder = tempfile::tempdir().expect("a folder");
         let attachments = attachments(&folder.path().join("state"), Vec::new());
-        let netns = local(1).anchor.id;
-        let claim = attachments.claim_free(netns, id(1)).expect("free");
-        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Busy));
+        let netns = local(1).anchor.place();
+        let claim = attachments.claim_free(netns.clone(), id(1)).expect("free");
+        assert_eq!(attachments.claim_free(netns.clone(), id(2)).err(), Some(ClaimError::Busy));
         assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "it is not attached yet");
         assert!(attachments.is_known(id(1)) && !attachments.is_known(id(2)));
         attachments.insert(local(1)).expect("written");
         assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "its attach is not over");
         drop(claim);
-        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Held(id(1))));
+        assert_eq!(attachments.claim_free(netns.clone(), id(2)).err(), Some(ClaimError::Held(id(1))));
 
         let (claim, _) = attachments.claim_held(id(1)).expect("there");
         assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Busy), "let go once, not twice");
         attachments.remove(id(1));
-        assert_eq!(attachments.claim_free(netns, id(2)).err(), Some(ClaimError::Busy));
+        assert_eq!(attachments.claim_free(netns.clone(), id(2)).err(), Some(ClaimError::Busy));
         drop(claim);
         assert_eq!(attachments.claim_held(id(1)).err(), Some(ClaimError::Unknown));
-        assert!(attachments.claim_free(netns, id(2)).is_ok());
+        assert!(attachments.claim_free(netns.clone(), id(2)).is_ok());
+    }
+
+    #[test]
+    fn a_namespace_of_this_run_of_the_machine_is_free_whatever_had_its_number_in_the_last_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let attachments = attachments(&folder.path().join("state"), vec![local(1)]);
+        let (boot, number) = local(1).anchor.place();
+        let after = ("another boot".to_owned(), number);
+        let _going = attachments.claim_held(id(1)).expect("there");
+        assert_eq!(attachments.claim_free((boot, number), id(2)).err(), Some(ClaimError::Busy));
+        assert_eq!(attachments.in_netns(&after), None);
+        assert!(attachments.claim_free(after, id(2)).is_ok());
     }
 
     #[test]

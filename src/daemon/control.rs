@@ -13,8 +13,8 @@ use crate::control::{EventRow, ExitStatus, Failure, Frame, REQUEST_LEN_MAX, Requ
 
 /// Callers at once who may change the node; further ones are refused.
 const CALLERS_MAX: usize = 1024;
-/// Requests of theirs that are carried out at once; further ones wait. A drain that is waited for takes one of these places
-/// all the time, and a deployment drains many.
+/// Requests of theirs that are carried out at once; further ones wait. Those that only wait themselves need no such place: a
+/// deployment drains many containers at a time.
 const REQUESTS_MAX: usize = 256;
 /// Streams into networks that are being opened at once; further ones are refused. They have places of their own, for who is
 /// dialled decides how long that takes.
@@ -73,15 +73,16 @@ impl Places {
         Self { requests: Semaphore::new(REQUESTS_MAX), dials: Semaphore::new(DIALS_MAX) }
     }
 
-    /// A place for `request`, which is given back when it is dropped.
-    async fn take(&self, request: &Request) -> Result<SemaphorePermit<'_>, Failure> {
+    /// A place for `request`, if it needs one, which is given back when it is dropped.
+    async fn take(&self, request: &Request) -> Result<Option<SemaphorePermit<'_>>, Failure> {
         match request {
-            Request::Dial { .. } => self.dials.try_acquire().map_err(|_| {
+            Request::Wait { .. } | Request::Events { .. } | Request::Detach { drain_s: Some(_), .. } => Ok(None),
+            Request::Dial { .. } => self.dials.try_acquire().map(Some).map_err(|_| {
                 let why = format!("{DIALS_MAX} others are waiting for a container to answer");
                 let hint = "try again in a moment; do the containers they want still run? peerctl container ls";
                 Failure::new(ExitStatus::Conflict, "cannot open a stream into the network", why, hint)
             }),
-            _ => Ok(self.requests.acquire().await.expect("nobody closes it")),
+            _ => Ok(Some(self.requests.acquire().await.expect("nobody closes it"))),
         }
     }
 }
@@ -194,7 +195,7 @@ async fn answer(
     let answered = async {
         let request = decode_request(&line, requester.may_change())?;
         // Who may only look has its place already.
-        let _place = if requester.may_change() { Some(places.take(&request).await?) } else { None };
+        let _place = if requester.may_change() { places.take(&request).await? } else { None };
         verbs::carry_out(&node, requester, request, &progress).await
     };
     let (frame, then) = match answered.await {

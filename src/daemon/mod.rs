@@ -27,6 +27,7 @@ mod verbs;
 mod watches;
 mod writer;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +42,8 @@ pub fn main(args: &config::Args) -> ExitCode {
     match start::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Where it cannot be written the status alone says it.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.status.code())
         }
     }

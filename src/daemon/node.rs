@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -38,8 +39,31 @@ pub struct Node {
     pub watches: Watches,
     pub readiness: Readiness,
     pub commands: mpsc::Sender<Command>,
+    pub leaving: Leaving,
     /// Told when a verb has the node stop.
     pub stop: Notify,
+}
+
+/// Whether the node is leaving its cluster at this moment: its containers' records go, and their interfaces may stay.
+#[derive(Default)]
+pub struct Leaving(AtomicBool);
+
+impl Leaving {
+    /// It is, until what this gives is dropped.
+    pub fn begin(&self) -> impl Drop + '_ {
+        struct Ended<'a>(&'a AtomicBool);
+        impl Drop for Ended<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        self.0.store(true, Ordering::SeqCst);
+        Ended(&self.0)
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Node {

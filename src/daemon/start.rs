@@ -18,7 +18,7 @@ use super::forward::{self, HOST_RESOLV_CONF, Upstreams};
 use super::gateway::GatewayHandle;
 use super::gateways::Gateways;
 use super::ingress::{self, Ingress};
-use super::node::Node;
+use super::node::{Leaving, Node};
 use super::quic::Endpoint;
 use super::quic_socket::QuicSocket;
 use super::readiness::Readiness;
@@ -68,6 +68,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| cannot_start(ExitStatus::InvalidFile, error, "peerd --print-default-config"))?;
     log_to_stderr(&config.log)?;
     allow_descriptors();
+    forbid_cores();
     let state = StateDir::open(&config.state_dir).map_err(|error| refused(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -90,14 +91,25 @@ fn allow_descriptors() {
     }
 }
 
+/// The image of a node that crashes would hold its keys, those of its networks and of its containers.
+fn forbid_cores() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "a crash may write this node's keys into a core file");
+    }
+}
+
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     // A tenant can make the DNS library complain about its queries as often as it likes; that is our counters' business.
     let filter = format!("hickory_proto=error,quinn_udp=error,{filter}");
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| cannot_start(ExitStatus::Usage, error, "--log info, or as --log info,peerd::router=debug"))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: to say so on the same stderr would panic, and end the node.
+    let log = log.log_internal_errors(false);
     // A second node in one process keeps the first one's log.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).try_init();
+    let _ = log.try_init();
     Ok(())
 }
 
@@ -194,6 +206,7 @@ async fn serve(config: &Config, state: Arc<StateDir>) -> Result<(), Failure> {
         suffixes: config.dns_suffixes.clone(),
         watches: Watches::default(),
         readiness: Readiness::default(),
+        leaving: Leaving::default(),
         commands,
         stop: tokio::sync::Notify::new(),
     });

@@ -14,6 +14,9 @@ use crate::model::NetworkId;
 
 type Key = (NetworkId, ForeignKey);
 
+/// What an entry takes beside what was asked and answered, roughly.
+const ENTRY_BYTES: usize = 512;
+
 /// A bounded memory. When it is full, what ends first goes first.
 #[derive(Debug)]
 pub struct Cache {
@@ -47,7 +50,7 @@ impl Cache {
 
     /// Keeps what was found, if it may be kept.
     pub fn insert(&mut self, network: &NetworkId, key: &ForeignKey, found: &Arc<Found>, now: Instant) {
-        let (ttl, weight) = (found.ttl_s(), found.weight_bytes());
+        let (ttl, weight) = (found.ttl_s(), weight_bytes(key, found));
         if ttl == 0 || weight > self.weight_bytes_max {
             return;
         }
@@ -67,7 +70,12 @@ impl Cache {
     fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
             self.ends.remove(&entry.end);
-            self.weight_bytes -= entry.found.weight_bytes();
+            self.weight_bytes -= weight_bytes(&key.1, &entry.found);
         }
     }
+}
+
+/// About how much memory an entry takes. Its key stands in both maps.
+fn weight_bytes(key: &ForeignKey, found: &Found) -> usize {
+    ENTRY_BYTES + 2 * key.len_bytes() + found.len_bytes()
 }

@@ -3,9 +3,11 @@
 use hickory_proto::rr::Name;
 
 use super::names::{Existing, Meaning, Scope, meaning};
-use super::{Caller, PRIVATE_ZONE, Suffix, hostname};
+use super::policy::{self, SERVICES_LABEL};
+use super::zone::Zone;
+use super::{Caller, Suffix, hostname};
 use crate::membership::{Container, Membership, Network, State};
-use crate::model::LoadBalancing;
+use crate::model::{Label, LoadBalancing};
 use crate::services::{ByPlace, ByVersion, Service, What, Why};
 
 /// The way from a name to its answer.
@@ -52,8 +54,11 @@ pub fn explain(
             ));
             "NXDOMAIN".to_owned()
         }
-        Meaning::Missing(Some(_)) => {
-            steps.extend(why_missing(network, &name));
+        Meaning::Missing(Some(zone)) => {
+            match zone {
+                Zone::Reverse(_) => steps.push("no container of the network holds that address".to_owned()),
+                Zone::Private | Zone::Last(_) => steps.extend(why_missing(scope, &name)),
+            }
             "NXDOMAIN".to_owned()
         }
         Meaning::Existing(_, existing) => match existing {
@@ -197,18 +202,59 @@ fn explain_service(
     }
 }
 
-/// Where the walk from the zone downwards ended.
-fn why_missing(network: &Network, name: &Name) -> Vec<String> {
+/// Where the walk from the name's end forwards came to nothing.
+fn why_missing(scope: Scope<'_>, name: &Name) -> Vec<String> {
     let text = name.to_lowercase().to_ascii();
-    let Some(below) = text.trim_end_matches('.').strip_suffix(PRIVATE_ZONE) else {
-        return vec!["no container of the network holds that address".to_owned()];
-    };
-    let labels: Vec<&str> = below.trim_end_matches('.').rsplit('.').collect();
+    let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+    match labels.as_slice() {
+        [below @ .., SERVICES_LABEL, "private-network", "internal"] => why_not_short(scope, below),
+        [below @ .., "private-network", "internal"] => why_no_container(scope.network, below),
+        labels => {
+            let below = scope.suffixes.iter().find_map(|suffix| suffix.strip(labels));
+            why_not_short(scope, below.unwrap_or(labels))
+        }
+    }
+}
+
+/// Why these labels are no short name.
+fn why_not_short(Scope { network, app, .. }: Scope<'_>, labels: &[&str]) -> Vec<String> {
+    let Some((last, before)) = labels.split_last() else { return Vec::new() };
+    if let Some(other) = policy::namespace(network, last) {
+        let whose = if other == app { "the caller's own" } else { "another one of the network" };
+        let step = format!("{last} is the namespace of application {other}, {whose}");
+        return vec![step, why_not_of_app(network, other, before)];
+    }
+    let nobodys = format!("nobody has the namespace {last} in this network");
+    match before.last() {
+        _ if Service::find(network, app.as_str(), last).is_some() => vec![why_not_of_app(network, app, labels)],
+        Some(label) if !policy::is_protocol(label) => vec![nobodys],
+        _ => vec![why_not_of_app(network, app, labels), nobodys],
+    }
+}
+
+/// Why these labels name nothing of an application.
+fn why_not_of_app(network: &Network, app: &Label, labels: &[&str]) -> String {
+    let name = labels.last().copied().unwrap_or_default();
+    match (Service::find(network, app.as_str(), name), labels) {
+        (None, _) => format!("application {app} declares no service {name}"),
+        (Some(_), [.., protocol, _]) if policy::is_protocol(protocol) => {
+            format!("service {name} of application {app} declares no such port")
+        }
+        (Some(_), _) => {
+            format!("below service {name} of application {app} stand its ports alone, as _PORT._tcp.{name}")
+        }
+    }
+}
+
+/// Why the labels below the private zone are no container's name.
+fn why_no_container(network: &Network, below: &[&str]) -> Vec<String> {
+    let labels: Vec<&str> = below.iter().rev().copied().collect();
     let mut steps = Vec::new();
     let is_own =
         |label: &str| label == network.id.as_str() || network.name.as_ref().is_some_and(|n| n.as_str() == label);
     let Some((first, rest)) = labels.split_first().filter(|(first, _)| is_own(first)) else {
-        steps.push(format!("{} is not the caller's network; to a container no other network exists", labels[0]));
+        let other = labels.first().copied().unwrap_or_default();
+        steps.push(format!("{other} is not the caller's network; to a container no other network exists"));
         return steps;
     };
     steps.push(format!("{first} is the caller's network"));

@@ -35,9 +35,14 @@ pub struct ForeignKey {
 }
 
 /// What an upstream said.
+///
+/// It is kept as it came: what its records take in memory once they are read is up to who wrote them.
 #[derive(Debug)]
 pub struct Found {
-    message: Message,
+    bytes: Box<[u8]>,
+    code: ResponseCode,
+    is_truncated: bool,
+    ttl_s: u32,
 }
 
 /// Why an upstream's datagram is not its answer.
@@ -47,6 +52,13 @@ pub enum Unfit {
     Malformed,
     #[error("it answers something else")]
     NotOurs,
+}
+
+impl ForeignKey {
+    /// How long it is.
+    pub fn len_bytes(&self) -> usize {
+        self.name.len()
+    }
 }
 
 impl Foreign {
@@ -87,23 +99,21 @@ impl Foreign {
 
     /// The answer for the caller, of something that was found `age_s` seconds ago.
     pub fn reply(&self, found: &Found, age_s: u32) -> Vec<u8> {
-        let mut metadata = self.metadata(found.message.metadata.response_code);
+        // What was read once can be read again.
+        let Ok(said) = Message::from_vec(&found.bytes) else { return self.failure() };
+        let mut metadata = self.metadata(found.code);
         // RFC 6840 §5.8: only to those who have shown that they understand it.
         let understood = self.wants_dnssec() || self.request.metadata.authentic_data;
-        metadata.authentic_data = understood && found.message.metadata.authentic_data;
-        metadata.truncation = found.is_truncated();
+        metadata.authentic_data = understood && said.metadata.authentic_data;
+        metadata.truncation = found.is_truncated;
         let mut message = self.message(metadata);
-        let aged = |records: &[Record]| -> Vec<Record> {
-            let aged = |record: &Record| {
-                let mut record = record.clone();
-                record.ttl = record.ttl.saturating_sub(age_s);
-                record
-            };
-            records.iter().map(aged).collect()
+        let aged = |mut records: Vec<Record>| {
+            records.iter_mut().for_each(|record| record.ttl = record.ttl.saturating_sub(age_s));
+            records
         };
-        message.answers = aged(&found.message.answers);
-        message.authorities = aged(&found.message.authorities);
-        message.additionals = aged(&found.message.additionals);
+        message.answers = aged(said.answers);
+        message.authorities = aged(said.authorities);
+        message.additionals = aged(said.additionals);
         self.encode(&message)
     }
 
@@ -187,42 +197,46 @@ impl Found {
             && asked.name() == question.question.name()
             && asked.query_type() == question.question.query_type()
             && asked.query_class() == DNSClass::IN;
-        if ours { Ok(Self { message }) } else { Err(Unfit::NotOurs) }
+        if !ours {
+            return Err(Unfit::NotOurs);
+        }
+        let (code, is_truncated) = (header.response_code, header.truncation);
+        Ok(Self { bytes: bytes.into(), code, is_truncated, ttl_s: ttl_s(&message) })
     }
 
     /// Whether there is more than a datagram held.
     pub fn is_truncated(&self) -> bool {
-        self.message.metadata.truncation
+        self.is_truncated
     }
 
     /// Whether the upstream could say what there is, or that there is nothing; if not, another one may.
     pub fn is_conclusive(&self) -> bool {
-        matches!(self.message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+        matches!(self.code, ResponseCode::NoError | ResponseCode::NXDomain)
     }
 
     /// How long it may be kept, in seconds; 0 if not at all.
     pub fn ttl_s(&self) -> u32 {
-        if !self.is_conclusive() || self.is_truncated() {
-            return 0;
-        }
-        if self.message.answers.is_empty() || self.message.metadata.response_code == ResponseCode::NXDomain {
-            // RFC 2308 §5: without an SOA nobody knows how long.
-            let soa = self.message.authorities.iter().find_map(|record| match &record.data {
-                RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
-                _ => None,
-            });
-            return soa.unwrap_or(0).min(NEGATIVE_TTL_MAX);
-        }
-        let records = self.message.answers.iter().chain(&self.message.authorities);
-        records.map(|record| record.ttl).min().unwrap_or(0).min(TTL_MAX)
+        if self.is_conclusive() && !self.is_truncated { self.ttl_s } else { 0 }
     }
 
-    /// About how much memory it takes.
-    pub fn weight_bytes(&self) -> usize {
-        const RECORD_BYTES: usize = 256;
-        let message = &self.message;
-        RECORD_BYTES * (1 + message.answers.len() + message.authorities.len() + message.additionals.len())
+    /// How long it is.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
     }
+}
+
+/// How long what is there, or that nothing is there, holds by the records.
+fn ttl_s(message: &Message) -> u32 {
+    if message.answers.is_empty() || message.metadata.response_code == ResponseCode::NXDomain {
+        // RFC 2308 §5: without an SOA nobody knows how long.
+        let soa = message.authorities.iter().find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(soa.minimum.min(record.ttl)),
+            _ => None,
+        });
+        return soa.unwrap_or(0).min(NEGATIVE_TTL_MAX);
+    }
+    let records = message.answers.iter().chain(&message.authorities);
+    records.map(|record| record.ttl).min().unwrap_or(0).min(TTL_MAX)
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ pub(super) fn meaning<'n>(scope: Scope<'n>, name: &Name) -> Meaning<'n> {
             before => within(Zone::Last(1), policy::of_app(network, app, before)),
         },
         [_] => Meaning::Missing(None),
+        labels if policy::is_of_port(network, app, labels) => Meaning::Missing(Some(Zone::Last(1))),
         _ => Meaning::Foreign,
     }
 }

@@ -124,14 +124,25 @@ pub(super) fn of_app<'n>(network: &'n Network, app: &'n Label, labels: &[&str]) 
     match *labels {
         [LIST_SERVICES] => Some(Existing::Services(app)),
         [name] => find(name).map(Existing::Service),
-        [protocol, name] if PROTOCOLS.contains(&protocol) => {
+        [protocol, name] if is_protocol(protocol) => {
             find(name).filter(|service| service.has_port(&protocol[1..])).map(|_| Existing::Ancestor)
         }
-        [port, protocol, name] if PROTOCOLS.contains(&protocol) => {
+        [port, protocol, name] if is_protocol(protocol) => {
             let service = find(name)?;
             let port: NonZeroU16 = service.port(port.strip_prefix('_')?, &protocol[1..])?;
             Some(Existing::Port(service, port))
         }
         _ => None,
     }
+}
+
+/// Whether a label stands between a port and its service.
+pub(super) fn is_protocol(label: &str) -> bool {
+    PROTOCOLS.contains(&label)
+}
+
+/// Whether a name stands below the ports of a service of the application: there nobody but the service says what there is.
+pub(super) fn is_of_port(network: &Network, app: &Label, labels: &[&str]) -> bool {
+    matches!(labels, [.., protocol, name]
+        if is_protocol(protocol) && Service::find(network, app.as_str(), name).is_some())
 }

@@ -2,6 +2,7 @@
 //!
 //! A node may be certified and unheard of: it brings its certificate along. Revocations go ahead of all else.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rand_core::RngCore;
@@ -101,13 +102,11 @@ impl Gossip {
         let Some(peer) = self.peers.member(connection) else { return };
         self.peers.forget_dials(peer);
         self.note_heard(peer, now, now);
-        let revocations: Vec<Verified> = self
-            .cluster_records()
-            .into_iter()
-            .filter(|record| matches!(record.body(), Body::Revocation(_)))
-            .take(HEARD_COUNT_MAX)
-            .cloned()
-            .collect();
+        // One for each node, or one that says its own again and again would leave no room for the others'.
+        let mut told = BTreeSet::new();
+        let is_first = |record: &&Verified| revoked(record).is_some_and(|node| told.insert(node));
+        let revocations: Vec<Verified> =
+            self.cluster_records().into_iter().filter(is_first).take(HEARD_COUNT_MAX).cloned().collect();
         if !revocations.is_empty() {
             self.push(connection, &Message::Revocations(revocations));
         }
@@ -123,11 +122,11 @@ impl Gossip {
         let root = state.root;
         for record in records {
             let origin = record.origin();
+            let Some(node) = revoked(&record) else { continue };
             let by_office = origin == root || state.signer_number(origin).is_some();
-            let has_left = |node: NodeId| node == origin && state.name(origin).is_some();
-            let counts = matches!(record.body(), Body::Revocation(r) if by_office || has_left(r.node));
-            let known = belonging.heard.contains(&record);
-            if counts && !known && belonging.heard.len() < HEARD_COUNT_MAX {
+            let has_left = node == origin && state.name(origin).is_some();
+            let known = belonging.heard.iter().any(|held| held.origin() == origin && revoked(held) == Some(node));
+            if (by_office || has_left) && !known && belonging.heard.len() < HEARD_COUNT_MAX {
                 belonging.heard.push(record);
                 self.changed.insert(Shard::Cluster);
             }
@@ -164,5 +163,13 @@ impl Gossip {
                 log.put(pen, record.body(), record.record().rev);
             }
         }
+    }
+}
+
+/// Whom a record revokes.
+fn revoked(record: &Verified) -> Option<NodeId> {
+    match record.body() {
+        Body::Revocation(revocation) => Some(revocation.node),
+        _ => None,
     }
 }

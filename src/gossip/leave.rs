@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::alive::Liveness;
 use super::api::{ConnectionId, Done, OperationError, OperationId};
 use super::exchange::Asked;
 use super::files;
@@ -70,7 +71,9 @@ impl Gossip {
         if state.is_signer(self.me) && !others.iter().any(|node| state.is_signer(*node)) {
             return Err(OperationError::LastSigner);
         }
-        if self.peers.members().next().is_none() && !state.has_left(self.me) {
+        // A connection to a node that has gone stands for minutes.
+        let hears = |peer| !matches!(self.liveness(peer), Some(Liveness::Down { .. }));
+        if !self.peers.members().any(hears) && !state.has_left(self.me) {
             return Err(OperationError::NobodyTold);
         }
         Ok(())

@@ -140,8 +140,9 @@ impl Gossip {
         if dialled {
             self.peers.dials.entry(peer).or_default().until = None;
         }
-        let strangers = self.peers.connections.values().filter(|peer| !peer.is_member).count();
-        if peer == self.me || strangers >= STRANGER_COUNT_MAX {
+        // Who was dialled is no stranger: none of those that fill the places may keep this node from the others.
+        let strangers = self.peers.connections.values().filter(|peer| !peer.is_member && !peer.dialled).count();
+        if peer == self.me || !dialled && strangers >= STRANGER_COUNT_MAX {
             self.outputs.push_back(Output::Close { connection, reason: "no place for another connection" });
             return self.settle(now);
         }

@@ -122,7 +122,7 @@ impl Gossip {
         let mut letter = Vec::new();
         let mut len = 0;
         for delta in deltas {
-            let delta_len = delta.added.iter().map(Verified::len).sum::<usize>();
+            let delta_len = delta.wire_len();
             if len + delta_len > RECORDS_LEN_MAX && !letter.is_empty() {
                 self.push(connection, &Message::Deltas(std::mem::take(&mut letter)));
                 len = 0;
@@ -181,7 +181,7 @@ impl Gossip {
 fn pushed(log: &Log, rumour: &Rumour) -> Delta {
     let mut added = log.records_since(rumour.since);
     let mut removed = rumour.removed.clone();
-    if added.iter().map(Verified::len).sum::<usize>() > RECORDS_LEN_MAX || removed.len() > REMOVED_COUNT_MAX {
+    if added.iter().map(Verified::wire_len).sum::<usize>() > RECORDS_LEN_MAX || removed.len() > REMOVED_COUNT_MAX {
         added.clear();
         removed.clear();
     }

@@ -20,7 +20,8 @@ impl Certificate {
         })
     }
 
-    /// The best of them for a name: one that names it before one that covers it; of several the first.
+    /// The best of them for a name: one that names it before one that covers it; of several the first, so
+    /// the newest where they are listed so.
     pub fn best<'a>(all: &'a [Self], name: &ServerPattern) -> Option<&'a Self> {
         let exact = all.iter().find(|certificate| certificate.names.contains(name));
         exact.or_else(|| all.iter().find(|certificate| certificate.covers(name)))

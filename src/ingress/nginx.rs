@@ -145,7 +145,8 @@ fn general(text: &mut Text, layout: &Layout<'_>, routes: usize) {
     });
     text.block("map $http_content_type $peerd_grpc", |text| {
         text.line("default 0;");
-        text.line("~^application/grpc 1;");
+        // With a subtype behind `+` or a parameter behind `;`. gRPC-Web is another protocol, for HTTP/1.1 too.
+        text.line(r#""~^application/grpc($|[+;])" 1;"#);
     });
     text.line("ssl_protocols TLSv1.2 TLSv1.3;");
     text.line("ssl_session_cache shared:peerd:10m;");

@@ -13,6 +13,8 @@ use crate::services::{Asker, Front, Ledger, Service, claims};
 /// The addresses of services on loopback: 127.240.0.1 to 127.240.255.254.
 const LOOPBACK_FIRST: u32 = Ipv4Addr::new(127, 240, 0, 1).to_bits();
 const LOOPBACK_COUNT: u32 = (1 << 16) - 2;
+/// Containers that stand in for another one. Each that does not answer costs its time limit.
+const SPARES_MAX: usize = 4;
 
 /// A service, wherever it is named to people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +131,19 @@ impl Plan {
         self.endpoints.extend(of.service.containers(of.network).map(endpoint));
         let chosen = of.latest().iter().map(|c| endpoint(c)).collect();
         self.routes.push(Route { service: of.key.clone(), web, port, names: names.to_vec(), chosen });
+    }
+
+    /// For each container that gets new requests of a route, who takes one in its place when it does not: some of the others, the
+    /// next ones by address.
+    pub fn spares(&self) -> BTreeMap<&Endpoint, Vec<&Endpoint>> {
+        let mut spares = BTreeMap::new();
+        for chosen in self.routes.iter().map(|route| &route.chosen) {
+            for (at, endpoint) in chosen.iter().enumerate() {
+                let others = || chosen[at + 1..].iter().chain(&chosen[..at]).take(SPARES_MAX).collect();
+                spares.entry(endpoint).or_insert_with(others);
+            }
+        }
+        spares
     }
 
     fn host_port(&mut self, of: &Of<'_>, node: NodeId, transport: Transport, container: NonZeroU16, port: NonZeroU16) {

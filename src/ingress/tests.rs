@@ -99,6 +99,34 @@ fn new_requests_go_to_the_ready_containers_of_the_latest_version_on_any_node() {
 }
 
 #[test]
+fn in_the_place_of_a_container_stand_the_next_ones_that_get_new_requests_too() {
+    let mut world = World::new();
+    world.define(0, 1, SHOP);
+    world.put(0, 1, "web", Some("v1"), HERE, State::Ready);
+    for last in 2..=7 {
+        world.put(0, last, "web", Some("v2"), HERE, State::Ready);
+    }
+    world.put(0, 8, "web", Some("v2"), HERE, State::Draining);
+    world.put(0, 9, "rest", None, HERE, State::Ready);
+    let plan = world.plan();
+    let spares: Vec<(u8, Vec<u8>)> = plan
+        .spares()
+        .into_iter()
+        .map(|(one, spare)| (one.at.ip().octets()[3], spare.iter().map(|other| other.at.ip().octets()[3]).collect()))
+        .collect();
+    let expected = [
+        (2, vec![3, 4, 5, 6]),
+        (3, vec![4, 5, 6, 7]),
+        (4, vec![5, 6, 7, 2]),
+        (5, vec![6, 7, 2, 3]),
+        (6, vec![7, 2, 3, 4]),
+        (7, vec![2, 3, 4, 5]),
+        (9, vec![]),
+    ];
+    assert_eq!(spares, expected, "neither of another version, nor one that drains, nor of another service");
+}
+
+#[test]
 fn a_host_port_is_served_where_its_container_is_and_a_port_of_nobody_outside_on_loopback() {
     let mut world = World::new();
     world.define(0, 1, SHOP);
@@ -370,7 +398,7 @@ proptest! {
             let (text, _) = configuration(&world.plan(), &layout(certificates));
             for words in directives(&text) {
                 let name = words[0].as_str();
-                let known = DIRECTIVES.contains(&name) || name.starts_with("~^application/grpc") || name.is_empty()
+                let known = DIRECTIVES.contains(&name) || name == "~^application/grpc($|[+;])" || name.is_empty()
                     || ["worker_connections", "worker_processes", "worker_shutdown_timeout", "variables_hash_max_size", "uninitialized_variable_warn"].contains(&name);
                 prop_assert!(known, "{words:?}");
                 if ["server_name", "set"].contains(&name) {

@@ -9,6 +9,9 @@ use super::signed::{CheckSignatures, SignedHash, SignedHead, Verified};
 #[cbor(transparent)]
 pub struct ShortHash(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 8]);
 
+/// How many bytes of a message one takes.
+const SHORT_HASH_WIRE_LEN: usize = 9;
+
 impl From<SignedHash> for ShortHash {
     fn from(hash: SignedHash) -> Self {
         let mut short = [0; 8];
@@ -28,6 +31,17 @@ pub struct Delta {
     pub added: Vec<Verified>,
     #[n(2)]
     pub rest: Rest,
+}
+
+impl Delta {
+    /// How many bytes of a message its records and what became of the others take at most.
+    pub fn wire_len(&self) -> usize {
+        let listed = match &self.rest {
+            Rest::Removed(hashes) | Rest::Live(hashes) => hashes.len(),
+            Rest::More => 0,
+        };
+        self.added.iter().map(Verified::wire_len).sum::<usize>() + listed * SHORT_HASH_WIRE_LEN
+    }
 }
 
 /// What became of the records that a delta does not add.

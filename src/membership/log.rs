@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::body::Body;
 use super::delta::{Delta, Rest, ShortHash};
 use super::head::{Head, SetHash};
 use super::record::{Kind, Slot, Stamp};
@@ -96,13 +97,13 @@ impl Log {
         later
     }
 
-    /// The log from `since` on, as one delta for somebody whose older records are unknown; in parts if the records have more
-    /// than `len_max` bytes together.
+    /// The log from `since` on, as one delta for somebody whose older records are unknown; in parts if the records take more
+    /// than `len_max` bytes of a message together.
     pub fn delta_since(&self, since: Option<Stamp>, len_max: usize) -> Delta {
         let mut added = self.records_since(since);
         let mut len = 0;
         let fits = added.iter().take_while(|r| {
-            len += r.len();
+            len += r.wire_len();
             len <= len_max
         });
         let count = fits.count().max(1);
@@ -222,7 +223,13 @@ impl Changes {
         if SetHash::of(set.iter().map(|r| r.hash())) != delta.head.head().set {
             return Err(ApplyError::Mismatch);
         }
-        if self.by_slot.iter().any(|(slot, record)| slot.kind == Kind::REVOCATION && record.is_none()) {
+        // Neither taken back nor overwritten by something that nobody reads.
+        let revokes = |record: &Verified| matches!(record.body(), Body::Revocation(_));
+        let is_lost = |(slot, record): (&Slot, &Option<Verified>)| match record {
+            None => slot.kind == Kind::REVOCATION,
+            Some(record) => records.get(slot).is_some_and(revokes) && !revokes(record),
+        };
+        if self.by_slot.iter().any(is_lost) {
             return Err(ApplyError::Revocation);
         }
         Ok(Checked { by_slot: self.by_slot, equivocation: self.equivocation, memory_len })

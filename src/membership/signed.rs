@@ -27,6 +27,8 @@ const HEAD_DOMAIN: &[u8] = b"peerd head 1";
 const NO_CLUSTER: ClusterId = ClusterId([0; 32]);
 /// How many verdicts are kept: 100 bytes each with the table.
 const VERDICT_COUNT_MAX: usize = 65_536;
+/// What stands around the signed bytes in a message: an array of three, a key of 32 bytes, a signature of 64, and their lengths.
+const WIRE_OVERHEAD_LEN: usize = 1 + 34 + 5 + 66;
 /// What a record takes in memory beside its bytes.
 const RECORD_OVERHEAD_LEN: usize = 640;
 
@@ -225,6 +227,11 @@ impl Verified {
     /// How many bytes were signed.
     pub fn len(&self) -> usize {
         self.0.raw.bytes.len()
+    }
+
+    /// How many bytes of a message it takes at most: the signed bytes, who signed them, and the signature.
+    pub fn wire_len(&self) -> usize {
+        self.len() + WIRE_OVERHEAD_LEN
     }
 
     /// About how many bytes of memory it takes: the signed bytes, what was read of them, and its place in a log.

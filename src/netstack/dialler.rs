@@ -40,6 +40,8 @@ const FIRST_PORT: u16 = 1024;
 const SEGMENT_BYTES_UNSAID: u16 = 536;
 /// No path is taken for narrower than this (RFC 1122 §3.3.2: everybody takes 576 bytes).
 const SEGMENT_BYTES_MIN: u16 = 576 - TCP_HEADERS_LEN as u16;
+/// Nobody who names a shorter length gets it: a stream would be nothing but headers. Linux refuses it too (tcp_min_snd_mss).
+const SEGMENT_BYTES_SAID_MIN: u16 = 48;
 /// smoltcp lets its congestion window grow by one segment for each acknowledgement, but one acknowledges up to 64 KiB where
 /// segments come joined. So it is told of longer segments than there are: this many (RFC 3465 counts bytes for the same reason).
 const SEGMENTS_AN_ACK: u16 = 10;
@@ -327,7 +329,7 @@ impl Dialler {
             rewritten.extend_from_slice(packet);
             let longest = self.config.segment_bytes;
             let said = replace_segment_bytes(&mut rewritten, longest.saturating_mul(SEGMENTS_AN_ACK));
-            flow.segment_bytes = said.unwrap_or(SEGMENT_BYTES_UNSAID).clamp(1, longest);
+            flow.segment_bytes = said.unwrap_or(SEGMENT_BYTES_UNSAID).max(SEGMENT_BYTES_SAID_MIN).min(longest);
             packet = &rewritten;
         }
         port.incoming = Some(packet);

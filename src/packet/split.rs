@@ -83,6 +83,14 @@ impl<'a> Superpacket<'a> {
         Ok(total.min(headers_len + segment_len))
     }
 
+    /// Into how many segments it is cut; 1 if it is not to be cut, or cannot be.
+    pub fn segment_count(&self) -> usize {
+        if self.offload.gso == Gso::None {
+            return 1;
+        }
+        self.measure().map_or(1, |(headers_len, segment_len, total)| count(headers_len, segment_len, total))
+    }
+
     /// Says in the packet that its flow meets congestion (RFC 3168 §5); `false` if its ends do not understand that.
     pub fn mark_congestion(&mut self) -> bool {
         let Ok(view) = self.view() else { return false };
@@ -116,6 +124,9 @@ impl<'a> Superpacket<'a> {
         if ip[9] == u8::from(Protocol::Udp) {
             let len = (transport.len() as u16).to_be_bytes();
             transport[4..6].copy_from_slice(&len);
+        } else {
+            // The end of the data was in what is given up: its sender says so again when it repeats that.
+            transport[13] &= !(TCP_FIN | TCP_PSH);
         }
         if let Some(at) = checksum_offset(ip[9].into()) {
             transport[at..at + 2].copy_from_slice(&sum);
@@ -147,7 +158,7 @@ impl<'a> Superpacket<'a> {
         }
         let bytes = &mut self.bytes[..total];
         let cut = Cut::new(bytes, headers_len, segment_len);
-        let count = (total - headers_len).div_ceil(segment_len).max(1);
+        let count = count(headers_len, segment_len, total);
         Ok(Segments { bytes, cut: Some(cut), partial: may_be_partial, next: 0, count })
     }
 
@@ -192,6 +203,11 @@ impl<'a> Superpacket<'a> {
         }
         Ok((headers_len, segment_len, total))
     }
+}
+
+/// A superpacket without payload is one segment.
+fn count(headers_len: usize, segment_len: usize, total: usize) -> usize {
+    (total - headers_len).div_ceil(segment_len).max(1)
 }
 
 /// The segments of a superpacket, one at a time.
@@ -315,10 +331,10 @@ mod tests {
     fn cut(bytes: &mut [u8], gso: Gso) -> Result<Vec<Vec<u8>>, SplitError> {
         let offload = Offload { gso, checksum: None, headers_len: 0 };
         let mut packet = Superpacket::new(offload, bytes);
-        let longest = packet.check()?;
+        let (longest, count) = (packet.check()?, packet.segment_count());
         let mut segments = packet.segments()?;
         let mut all = Vec::new();
-        let count = segments.count();
+        assert_eq!(segments.count(), count);
         while let Some(segment) = segments.next() {
             all.push(segment.to_vec());
         }
@@ -428,16 +444,22 @@ mod tests {
                 let mut bytes = superpacket(protocol, 0, &payload);
                 let headers_len = bytes.len() - payload.len();
                 let field = if protocol == Protocol::Tcp { 16 } else { 6 };
+                if protocol == Protocol::Tcp {
+                    bytes[33] |= TCP_FIN;
+                }
                 let offload = Offload { gso, checksum: Some((20, field)), headers_len: 0 };
                 let mut packet = Superpacket::new(offload, &mut bytes);
                 assert!(packet.shed_segment());
                 let partial = Sum::pseudo_header(HOSTS.0, HOSTS.1, protocol.into(), packet.bytes().len() - 20).fold();
                 let at = 20 + usize::from(field);
                 assert_eq!(packet.bytes()[at..at + 2], partial);
+                let ends = |packet: &[u8]| protocol == Protocol::Tcp && packet[33] & (TCP_FIN | TCP_PSH) != 0;
+                // As another container of the node gets it.
+                assert!(!ends(packet.bytes()));
                 let mut segments = packet.segments().expect("segments");
                 let mut together = Vec::new();
                 while let Some(segment) = segments.next() {
-                    assert!(checksum_holds(segment));
+                    assert!(checksum_holds(segment) && !ends(segment));
                     together.push(segment[headers_len..].to_vec());
                 }
                 assert_eq!(together.iter().map(Vec::len).collect::<Vec<_>>(), left);

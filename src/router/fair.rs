@@ -41,7 +41,7 @@ struct Bucket<T> {
 #[derive(Debug)]
 struct Packet<T> {
     since: Instant,
-    len_bytes: usize,
+    cost_bytes: usize,
     item: T,
 }
 
@@ -49,6 +49,8 @@ struct Packet<T> {
 #[derive(Debug)]
 pub struct Popped<T> {
     pub item: T,
+    /// As it was pushed.
+    pub cost_bytes: usize,
     /// The flow keeps a queue standing: mark this packet, or drop some of it.
     pub congested: bool,
 }
@@ -76,11 +78,12 @@ impl<T> FairQueue<T> {
         self.len == 0
     }
 
-    /// Takes a packet of `len_bytes` of the flow with this hash.
-    pub fn push(&mut self, now: Instant, hash: u64, len_bytes: usize, item: T) {
+    /// Takes a packet of the flow with this hash, which takes as much work as `cost_bytes` of bulk traffic do. One that costs
+    /// more than a turn uses up the next ones too.
+    pub fn push(&mut self, now: Instant, hash: u64, cost_bytes: usize, item: T) {
         let index = hash as u8;
         let bucket = &mut self.buckets[usize::from(index)];
-        bucket.packets.push_back(Packet { since: now, len_bytes, item });
+        bucket.packets.push_back(Packet { since: now, cost_bytes, item });
         self.len += 1;
         if !std::mem::replace(&mut bucket.waiting, true) {
             bucket.credit = QUANTUM_BYTES;
@@ -90,12 +93,12 @@ impl<T> FairQueue<T> {
 
     /// The packet whose turn it is.
     ///
-    /// A flow whose next packet `may_go` refuses is passed by; one that has just begun to send is not asked about, so that
-    /// what holds up bulk traffic does not hold up a lone packet. `None` if nobody may go.
-    pub fn pop(&mut self, now: Instant, mut may_go: impl FnMut(&mut T) -> bool) -> Option<Popped<T>> {
-        let mut passed_by = 0;
+    /// A flow whose next packet `may_go` refuses is passed by, to the end of its line. `may_go` is told whether the flow has just
+    /// begun to send: what holds up bulk traffic need not hold up a lone packet. `None` if nobody may go.
+    pub fn pop(&mut self, now: Instant, mut may_go: impl FnMut(&mut T, bool) -> bool) -> Option<Popped<T>> {
+        let (mut passed_by, mut passes_fresh) = (0, false);
         loop {
-            let is_fresh = !self.fresh.is_empty();
+            let is_fresh = !passes_fresh && !self.fresh.is_empty();
             let line = if is_fresh { &mut self.fresh } else { &mut self.rest };
             let index = *line.front()?;
             let bucket = &mut self.buckets[usize::from(index)];
@@ -103,14 +106,19 @@ impl<T> FairQueue<T> {
                 bucket.credit += QUANTUM_BYTES;
                 line.pop_front();
                 self.rest.push_back(index);
+                // It has not been asked yet, and may be the one that may go.
+                passed_by = 0;
                 continue;
             }
-            if !is_fresh && bucket.packets.front_mut().is_some_and(|packet| !may_go(&mut packet.item)) {
-                if passed_by == line.len() {
+            if bucket.packets.front_mut().is_some_and(|packet| !may_go(&mut packet.item, is_fresh)) {
+                if passed_by < line.len() {
+                    passed_by += 1;
+                    line.rotate_left(1);
+                } else if is_fresh {
+                    (passed_by, passes_fresh) = (0, true);
+                } else {
                     return None;
                 }
-                passed_by += 1;
-                line.rotate_left(1);
                 continue;
             }
             let Some(packet) = bucket.packets.pop_front() else {
@@ -124,11 +132,11 @@ impl<T> FairQueue<T> {
                 continue;
             };
             self.len -= 1;
-            bucket.credit -= packet.len_bytes as isize;
+            bucket.credit -= packet.cost_bytes as isize;
             // The last packet of a flow is no queue, however long it waited.
             let waited = now.saturating_duration_since(packet.since);
             let congested = bucket.control.congested(now, waited > TARGET && !bucket.packets.is_empty());
-            return Some(Popped { item: packet.item, congested });
+            return Some(Popped { item: packet.item, cost_bytes: packet.cost_bytes, congested });
         }
     }
 }
@@ -167,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pops(queue: &mut FairQueue<u32>, now: Instant, count: usize) -> Vec<u32> {
-        (0..count).filter_map(|_| queue.pop(now, |_| true)).map(|popped| popped.item).collect()
+        (0..count).filter_map(|_| queue.pop(now, |_, _| true)).map(|popped| popped.item).collect()
     }
 
     #[test]
@@ -203,17 +211,37 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_may_not_go_is_passed_by_and_one_that_has_just_begun_is_not_asked_about() {
+    fn a_flow_that_may_not_go_is_passed_by_among_those_that_have_just_begun_too() {
         let (mut queue, now) = (FairQueue::default(), start());
         (0..4).for_each(|i| queue.push(now, 1, 60_000, i));
         (0..4).for_each(|i| queue.push(now, 2, 60_000, 100 + i));
         // Both have had their first turn, of which 5,536 bytes are left each.
         assert_eq!(pops(&mut queue, now, 4), [0, 1, 100, 101]);
-        let mut only = |from: u32| queue.pop(now, |item| *item >= from).map(|popped| popped.item);
+        let mut only = |from: u32| queue.pop(now, |item, _| *item >= from).map(|popped| popped.item);
         assert_eq!([only(100), only(100), only(100), only(0)], [Some(102), Some(103), None, Some(2)]);
-        queue.push(now, 3, 84, 50);
-        assert_eq!(queue.pop(now, |_| false).map(|popped| popped.item), Some(50));
-        assert!(queue.pop(now, |_| false).is_none() && queue.len() == 1);
+        // Those that have just begun are told apart, and no less passed by.
+        (3..6).for_each(|flow| queue.push(now, flow, 84, flow as u32 * 1_000));
+        assert!(queue.pop(now, |_, _| false).is_none());
+        assert_eq!(queue.pop(now, |item, _| *item < 1_000).map(|popped| popped.item), Some(3));
+        assert_eq!(queue.pop(now, |item, _| *item == 4_000).map(|popped| popped.item), Some(4_000));
+        let mut fresh = || queue.pop(now, |_, is_fresh| is_fresh).map(|popped| popped.item);
+        assert_eq!([fresh(), fresh(), fresh()], [Some(5_000), Some(3_000), None]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_packet_that_costs_many_turns_pays_with_them_and_is_found_behind_one_that_may_not_go() {
+        let (mut queue, now) = (FairQueue::default(), start());
+        (0..4).for_each(|i| queue.push(now, 1, 8 * 65_536, i));
+        (0..40).for_each(|i| queue.push(now, 2, 65_536, 100 + i));
+        let popped = pops(&mut queue, now, 20);
+        assert_eq!(popped.iter().filter(|item| **item < 100).count(), 3, "{popped:?}");
+        // The one that still pays for its last packet may go, the other may not.
+        assert_eq!(
+            queue.pop(now, |item, _| *item < 100).map(|popped| (popped.item, popped.cost_bytes)),
+            Some((3, 8 * 65_536))
+        );
+        assert!(queue.pop(now, |item, _| *item < 100).is_none());
     }
 
     /// Pops and pushes a packet every millisecond, so that each waits `depth` ms; when the flow was told, in ms.
@@ -223,7 +251,7 @@ mod tests {
         let popped = (0..steps).map(|i| {
             let now = begun + Duration::from_millis(i.into());
             queue.push(now, 1, 1_000, i);
-            (queue.pop(now, |_| true).expect("one waits").congested, (now - begun).as_millis())
+            (queue.pop(now, |_, _| true).expect("one waits").congested, (now - begun).as_millis())
         });
         popped.filter(|(congested, _)| *congested).map(|(_, at)| at).collect()
     }
@@ -245,7 +273,7 @@ mod tests {
             (0..90).for_each(|i| queue.push(now, 1, 65_536, i));
             for _ in 0..90 {
                 now += Duration::from_millis(1);
-                assert!(!queue.pop(now, |_| true).expect("one waits").congested);
+                assert!(!queue.pop(now, |_, _| true).expect("one waits").congested);
             }
         }
     }
@@ -259,7 +287,7 @@ mod tests {
             now += Duration::from_millis(1);
             queue.push(now, 2, 1_000, 1000 + i);
             queue.push(now, 1, 65_536, i);
-            for popped in [queue.pop(now, |_| true), queue.pop(now, |_| true)].into_iter().flatten() {
+            for popped in [queue.pop(now, |_, _| true), queue.pop(now, |_, _| true)].into_iter().flatten() {
                 told += u32::from(popped.congested);
                 assert!(popped.item < 1000 || !popped.congested);
             }
@@ -278,11 +306,11 @@ mod tests {
                 queue.push(now, flow, len, (flow, pushed));
                 pushed += 1;
                 if pop {
-                    popped.extend(queue.pop(now, |_| true).map(|popped| popped.item));
+                    popped.extend(queue.pop(now, |_, _| true).map(|popped| popped.item));
                 }
             }
             prop_assert_eq!(queue.len() + popped.len(), pushed);
-            popped.extend(std::iter::from_fn(|| queue.pop(now, |_| true)).map(|popped| popped.item));
+            popped.extend(std::iter::from_fn(|| queue.pop(now, |_, _| true)).map(|popped| popped.item));
             prop_assert!(queue.is_empty() && popped.len() == pushed);
             for flow in 0..5 {
                 prop_assert!(popped.iter().filter(|item| item.0 == flow).is_sorted());

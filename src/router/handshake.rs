@@ -62,8 +62,12 @@ impl Router {
         let key = self.attachments[slot].key.initiator(message).ok_or(DropReason::BadHandshake)?;
         let network = self.membership.network_by_vni(vni);
         let known = network.and_then(|network| {
-            let address = network.container_by_key(key)?.address;
-            self.remote_at(network, address).map(|remote| (address, remote))
+            let claims = network.containers_by_key(key);
+            let claims = claims.filter_map(|said| Some((said, self.remote_at(network, said.address)?)));
+            // Who says another's key completes no handshake with it, and shall cost the other none either.
+            let (said, remote) =
+                claims.min_by_key(|(said, remote)| (self.peers.nearness(remote.node, from), said.rev, said.node))?;
+            Some((said.address, remote))
         });
         let Some((address, remote)) = known else {
             if !self.peers.is_endpoint(from) {

@@ -120,7 +120,7 @@ impl Router {
         if view.destination() != attachment.address {
             return Err(DropReason::ForeignInnerDestination);
         }
-        if view.source() != tunnel.address {
+        if view.source() != tunnel.identity.address {
             let pause = read_quench(&view).ok_or(DropReason::SpoofedInnerSource)?;
             self.pressure.pause(now, tunnel.peer, pause);
             return Ok(());
@@ -176,9 +176,7 @@ impl Router {
             Ok(Step::Nothing) => {
                 if self.tunnels[slot].schedule.next.is_some() {
                     self.initiate(now, slot);
-                    if self.tunnels.get(slot).is_some() {
-                        self.reschedule(slot);
-                    }
+                    self.reschedule(slot);
                 }
                 Ok(())
             }

@@ -23,6 +23,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const EVICTION_IDLE: Duration = Duration::from_secs(10);
 /// After so many initiations without an answer a first session is tried with the older secret as well.
 const FALLBACK_ATTEMPTS: u32 = 2;
+/// An initiation that found the wire arena full is tried again so soon: a socket that was full takes more within that.
+const FULL_WAIT: Duration = Duration::from_millis(10);
 
 impl Router {
     /// Time has passed: retries, keepalives, the end of what is idle.
@@ -45,7 +47,8 @@ impl Router {
             && (network.creator == node || network.grants.contains_key(&node))
     }
 
-    /// The tunnel that a route shall use, made if there is none, with a handshake begun if it has no session.
+    /// The tunnel that a route shall use, made if there is none, with a handshake begun if it has no session. `None` if there
+    /// is no place for it, or if it failed at once: then the route may be gone as well.
     pub(super) fn prefer(&mut self, now: Instant, slot: AttachmentSlot, to: Ipv4Addr) -> Option<TunnelSlot> {
         let generation = self.keys.get(&self.attachments[slot].vni)?.first()?.0;
         let remote = self.attachments[slot].routes.get(&to)?.remote;
@@ -53,7 +56,7 @@ impl Router {
         if !self.tunnels[tunnel].established {
             self.begin_handshake(now, tunnel);
         }
-        Some(tunnel)
+        self.tunnels.get(tunnel).map(|_| tunnel)
     }
 
     /// A packet waits: some tunnel of the route must be on its way.
@@ -73,7 +76,8 @@ impl Router {
         generation: Generation,
     ) -> Option<TunnelSlot> {
         let attachment = &self.attachments[slot];
-        let identity = Identity { vni: attachment.vni, generation, local: attachment.key.public(), remote: remote.key };
+        let (vni, local) = (attachment.vni, attachment.key.public());
+        let identity = Identity { vni, generation, local, remote: remote.key, address };
         if let Some(tunnel) = self.tunnels.by_identity(&identity) {
             return Some(tunnel);
         }
@@ -88,7 +92,7 @@ impl Router {
         let (tunnel, index) = self.tunnels.reserve(now)?;
         let noise = Noise::new(&self.attachments[slot].key, remote.key, psk, index);
         let peer = self.peers.slot(remote.node);
-        self.tunnels.insert(tunnel, Tunnel::new(identity, noise, slot, address, peer, now));
+        self.tunnels.insert(tunnel, Tunnel::new(identity, noise, slot, peer, now));
         let route = self.attachments[slot].routes.entry(address).or_insert_with(|| Route::new(remote));
         route.tunnels.push(tunnel);
         self.reschedule(tunnel);
@@ -102,9 +106,7 @@ impl Router {
             tunnel.last_sent = now;
             tunnel.schedule.begin(now);
             self.initiate(now, slot);
-            if self.tunnels.get(slot).is_some() {
-                self.reschedule(slot);
-            }
+            self.reschedule(slot);
         }
     }
 
@@ -130,8 +132,8 @@ impl Router {
         let tunnel = &mut self.tunnels[slot];
         let out = self.out.wire_spare();
         if out.len() < 2 * (FRAME_HEADER_LEN + super::noise::RESULT_LEN_MIN) {
-            // The arena is full; the schedule is not moved, so the timer comes again at once.
-            return;
+            // Its turn is kept. The time must move: a timer that has come is set again for another time only.
+            return tunnel.schedule.book(now + FULL_WAIT);
         }
         let step = tunnel.noise.initiate(&mut out[FRAME_HEADER_LEN..]);
         let (to, other) = self.peers[tunnel.peer].candidates(tunnel.schedule.unanswered);
@@ -176,9 +178,7 @@ impl Router {
             self.initiate(now, slot);
             self.fall_back(now, slot);
         }
-        if self.tunnels.get(slot).is_some() {
-            self.reschedule(slot);
-        }
+        self.reschedule(slot);
     }
 
     /// Lets boringtun's time pass, and does what it asks for.
@@ -206,7 +206,7 @@ impl Router {
         let tunnel = &mut self.tunnels[slot];
         if tunnel.established && !tunnel.noise.has_session() {
             tunnel.established = false;
-            let (attachment, address) = (tunnel.attachment, tunnel.address);
+            let (attachment, address) = (tunnel.attachment, tunnel.identity.address);
             self.choose(now, attachment, address);
         }
     }
@@ -214,7 +214,7 @@ impl Router {
     /// The newest secret finds no answer: the other node may not have it yet.
     fn fall_back(&mut self, now: Instant, slot: TunnelSlot) {
         let Some(tunnel) = self.tunnels.get(slot) else { return };
-        let (attachment, address) = (tunnel.attachment, tunnel.address);
+        let (attachment, address) = (tunnel.attachment, tunnel.identity.address);
         let Identity { vni, generation, .. } = tunnel.identity;
         let older = match self.keys.get(&vni).map(Vec::as_slice) {
             Some([(newest, _), (older, _)]) if *newest == generation => *older,
@@ -238,15 +238,16 @@ impl Router {
         tunnel.established = true;
         tunnel.schedule.done();
         tunnel.offered = 0;
-        let (peer, attachment, address) = (tunnel.peer, tunnel.attachment, tunnel.address);
+        let (peer, attachment, address) = (tunnel.peer, tunnel.attachment, tunnel.identity.address);
         self.peers[peer].last_handshake = Some(now);
         self.choose(now, attachment, address);
     }
 
     /// The first packet came through a tunnel: what it replaces sends no more, and soon receives no more.
     pub(super) fn confirmed(&mut self, now: Instant, slot: TunnelSlot) {
-        let tunnel = &self.tunnels[slot];
-        let (attachment, address) = (tunnel.attachment, tunnel.address);
+        // What waited for it may have been its end.
+        let Some(tunnel) = self.tunnels.get(slot) else { return };
+        let (attachment, address) = (tunnel.attachment, tunnel.identity.address);
         let Some(route) = self.attachments[attachment].routes.get(&address) else { return };
         let rank = self.rank(attachment, route, slot);
         let worse: Vec<_> =
@@ -280,15 +281,15 @@ impl Router {
 
     /// How far a tunnel is from what its route shall use: the newest secret, then the current keys of both ends.
     fn rank(&self, slot: AttachmentSlot, route: &Route, tunnel: TunnelSlot) -> (usize, bool) {
-        let Identity { vni, generation, local, remote } = self.tunnels[tunnel].identity;
+        let Identity { vni, generation, local, remote, .. } = self.tunnels[tunnel].identity;
         let keys = self.keys.get(&vni).map_or(&[][..], Vec::as_slice);
         let age = keys.iter().position(|(held, _)| *held == generation).unwrap_or(usize::MAX);
         (age, local != self.attachments[slot].key.public() || remote != route.remote.key)
     }
 
-    /// Sets the timer of a tunnel, if its deadline has moved.
+    /// Sets the timer of a tunnel, if it is still there and its deadline has moved.
     pub(super) fn reschedule(&mut self, slot: TunnelSlot) {
-        let tunnel = &mut self.tunnels[slot];
+        let Some(tunnel) = self.tunnels.get_mut(slot) else { return };
         let at = tunnel.deadline();
         if tunnel.due != at {
             tunnel.due = at;
@@ -299,7 +300,7 @@ impl Router {
     /// Drops what has waited too long on the route of a tunnel.
     fn age_queue(&mut self, now: Instant, slot: TunnelSlot) {
         let Some(tunnel) = self.tunnels.get(slot) else { return };
-        let Some(route) = self.attachments[tunnel.attachment].routes.get_mut(&tunnel.address) else { return };
+        let Some(route) = self.attachments[tunnel.attachment].routes.get_mut(&tunnel.identity.address) else { return };
         while let Some(oldest) = route.queue.front()
             && now.saturating_duration_since(oldest.at) >= QUEUE_AGE_MAX
         {
@@ -317,15 +318,15 @@ impl Router {
     /// Forgets a tunnel, and its route if it was the last one.
     pub(super) fn close_tunnel(&mut self, now: Instant, slot: TunnelSlot) {
         let Some(tunnel) = self.tunnels.remove(now, slot) else { return };
-        let Some(route) = self.attachments[tunnel.attachment].routes.get_mut(&tunnel.address) else { return };
+        let Some(route) = self.attachments[tunnel.attachment].routes.get_mut(&tunnel.identity.address) else { return };
         route.tunnels.retain(|other| *other != slot);
         if route.sending == Some(slot) {
             route.sending = None;
         }
         if route.tunnels.is_empty() {
-            self.close_route(now, tunnel.attachment, tunnel.address, DropReason::HandshakeTimeout);
+            self.close_route(now, tunnel.attachment, tunnel.identity.address, DropReason::HandshakeTimeout);
         } else {
-            self.choose(now, tunnel.attachment, tunnel.address);
+            self.choose(now, tunnel.attachment, tunnel.identity.address);
         }
     }
 

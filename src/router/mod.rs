@@ -178,7 +178,7 @@ impl Router {
     }
 
     /// The socket is full, and took only `sent` datagrams of the last batch. The others are kept, and [`Output::Wire`] comes
-    /// no more until [`Self::release_wire`]; until then feed no packet of a device.
+    /// no more until [`Self::release_wire`]; until then feed no packet of a device but those that [`Self::is_local`] names.
     pub fn hold_wire(&mut self, sent: usize) {
         self.out.hold_wire(sent);
     }

@@ -66,6 +66,12 @@ pub(super) enum Step {
     Expired,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Whether the tunnels that a test's thread makes panic at the first call.
+    pub(super) static NEW_PANICS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// The tunnel panicked. It is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Panicked;
@@ -73,8 +79,9 @@ pub(super) struct Panicked;
 /// One side of a tunnel.
 pub(super) struct Noise {
     tunn: Box<Tunn>,
+    /// A test wants a panic after so many calls.
     #[cfg(test)]
-    pub(super) panics_next: bool,
+    pub(super) panics_after: Option<u32>,
 }
 
 impl Noise {
@@ -86,7 +93,7 @@ impl Noise {
         Self {
             tunn: Box::new(tunn),
             #[cfg(test)]
-            panics_next: false,
+            panics_after: NEW_PANICS.get().then_some(0),
         }
     }
 
@@ -127,7 +134,11 @@ impl Noise {
 
     fn guarded(&mut self, call: impl FnOnce(&mut Tunn) -> Step) -> Result<Step, Panicked> {
         #[cfg(test)]
-        let panics = std::mem::take(&mut self.panics_next);
+        let panics = {
+            let left = self.panics_after;
+            self.panics_after = left.and_then(|left| left.checked_sub(1));
+            left == Some(0)
+        };
         let tunn = &mut self.tunn;
         // What a panic leaves behind is seen by nobody: the caller closes the tunnel.
         catch_unwind(AssertUnwindSafe(|| {

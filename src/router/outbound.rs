@@ -11,7 +11,7 @@ use crate::packet::{
 };
 
 use super::attachment::{AttachmentSlot, Queued, Remote, Route};
-use super::noise::{DATA_OVERHEAD, Step};
+use super::noise::{DATA_OVERHEAD, RESULT_LEN_MIN, Step};
 use super::tunnel::TunnelSlot;
 use super::{DropReason, Event, Router};
 
@@ -33,6 +33,16 @@ impl Router {
         self.outbound(now, id, packet).unwrap_or_else(|reason| {
             self.drops.count(reason);
             None
+        })
+    }
+
+    /// Whether a container's packet is for the resolver or for another container of this node, and so needs no socket.
+    pub fn is_local(&self, id: AttachmentId, packet: &Superpacket<'_>) -> bool {
+        let Some(slot) = self.attachments.by_id(id) else { return false };
+        packet.view().is_ok_and(|view| match Destination::of(view.destination()) {
+            Destination::Resolver => true,
+            Destination::Container => self.attachments.at(self.attachments[slot].vni, view.destination()).is_some(),
+            Destination::Multicast | Destination::Outside => false,
         })
     }
 
@@ -175,7 +185,7 @@ impl Router {
         while let Some(segment) = segments.next() {
             let packet = pad(segment, mtu_bytes, &mut self.padded);
             let out = self.out.wire_spare();
-            if out.len() < packet.len() + FRAME_HEADER_LEN + DATA_OVERHEAD {
+            if out.len() < FRAME_HEADER_LEN + (packet.len() + DATA_OVERHEAD).max(RESULT_LEN_MIN) {
                 return Err(DropReason::OutboxFull);
             }
             let (header, message) = out.split_at_mut(FRAME_HEADER_LEN);

@@ -115,6 +115,14 @@ impl Peers {
         }
     }
 
+    /// How surely a node is at this address, from 0 on: by its own packets, by the control plane's connection, by what it says
+    /// of itself, or not at all.
+    pub(super) fn nearness(&self, node: NodeId, address: SocketAddr) -> u8 {
+        let Some(peer) = self.by_node.get(&node).map(|slot| &self[*slot]) else { return 3 };
+        let known = [peer.learned == Some(address), peer.told == Some(address), peer.recorded.contains(&address)];
+        known.iter().position(|is_there| *is_there).unwrap_or(known.len()) as u8
+    }
+
     /// The control plane knows where the node is.
     pub(super) fn set_endpoint(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
         let (slot, address) = (self.slot(node), canonical(address));

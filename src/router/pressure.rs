@@ -95,9 +95,9 @@ impl Pressure {
 
 impl Router {
     /// Datagrams have been received, decrypted and delivered: whoever sent a large part of them is asked to pause if more
-    /// wait than should.
-    pub fn handle_intake(&mut self, intake: Intake) {
-        if let Some(pause) = self.pressure.measure(intake) {
+    /// wait than should. `None`: they were too few for others to stand behind them.
+    pub fn handle_intake(&mut self, intake: Option<Intake>) {
+        if let Some(pause) = intake.and_then(|intake| self.pressure.measure(intake)) {
             for at in 0..self.pressure.senders.len() {
                 let (_, tunnel, bytes) = self.pressure.senders[at];
                 if bytes >= SHARE_BYTES {
@@ -135,7 +135,7 @@ impl Router {
         let Some(endpoint) = self.peers[tunnel.peer].endpoint else { return };
         let Some(message) = self.out.wire_spare().get_mut(FRAME_HEADER_LEN..) else { return };
         let mtu_bytes = usize::from(self.attachments[tunnel.attachment].mtu_bytes);
-        let packet = write_quench(tunnel.address, pause);
+        let packet = write_quench(tunnel.identity.address, pause);
         // Without a session there is nobody to ask; a tunnel that fails is closed by the next packet.
         if let Ok(Step::Send(len)) = tunnel.noise.seal(pad(&packet, mtu_bytes, &mut self.padded), message) {
             self.send_frame(slot, endpoint, len);

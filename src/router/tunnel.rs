@@ -40,13 +40,14 @@ const WANTED: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TunnelSlot(u32);
 
-/// What a tunnel is.
+/// What a tunnel is: between which keys, and for which of the addresses that are said to have the remote one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) vni: Vni,
     pub(super) generation: Generation,
     pub(super) local: WgPublicKey,
     pub(super) remote: WgPublicKey,
+    pub(super) address: Ipv4Addr,
 }
 
 /// What is new about a message.
@@ -64,8 +65,6 @@ pub(super) struct Tunnel {
     pub(super) identity: Identity,
     pub(super) noise: Noise,
     pub(super) attachment: AttachmentSlot,
-    /// The remote attachment's address.
-    pub(super) address: Ipv4Addr,
     pub(super) peer: PeerSlot,
     /// The header of the frames that it sends, while nothing is to be said of the packets in them.
     pub(super) header: FrameHeader,
@@ -93,7 +92,6 @@ impl Tunnel {
         identity: Identity,
         noise: Noise,
         attachment: AttachmentSlot,
-        address: Ipv4Addr,
         peer: PeerSlot,
         now: Instant,
     ) -> Self {
@@ -101,9 +99,8 @@ impl Tunnel {
             identity,
             noise,
             attachment,
-            address,
             peer,
-            header: FrameHeader::new(address, identity.vni, identity.generation),
+            header: FrameHeader::new(identity.address, identity.vni, identity.generation),
             established: false,
             schedule: Schedule::default(),
             offered: 0,
@@ -198,7 +195,7 @@ impl Schedule {
         self.next = Some(now + wait.min(RETRY_SLOW - Duration::from_millis(jitter % RETRY_JITTER_MS)));
     }
 
-    /// Its turn comes later.
+    /// Its turn is kept, and comes later.
     pub(super) fn book(&mut self, at: Instant) {
         (self.next, self.booked) = (Some(at), true);
     }

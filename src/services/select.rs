@@ -5,7 +5,11 @@
 //! in this order, and so does its explanation. What is left is in the order of the addresses; whose turn it is, is no
 //! matter of this room.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -68,15 +72,6 @@ pub enum ByPlace {
     Near,
     /// All, since there is none on the caller's node.
     NoneNear,
-}
-
-/// How late a version is: one that was deployed is later than any that was not, and one that was never named is the earliest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Unversioned,
-    /// By its first container.
-    Attached(Order),
-    Deployed(Order),
 }
 
 impl<'n> Service<'n> {
@@ -199,32 +194,37 @@ impl<'n> Service<'n> {
                 Why::NoneOfOwn
             }
         };
-        let Some(first) = containers.first() else { return ByVersion::None };
-        let mut versions = vec![first.version.as_deref()];
-        for container in &*containers {
-            let version = container.version.as_deref();
-            if !versions.contains(&version) {
-                versions.push(version);
-            }
+        if containers.is_empty() {
+            return ByVersion::None;
         }
-        let latest = match *versions.as_slice() {
-            [only] => only,
-            _ => versions.into_iter().max_by_key(|version| self.rank(network, *version)).flatten(),
-        };
+        let versions: BTreeSet<_> = containers.iter().map(|container| container.version.as_deref()).collect();
+        let latest = self.latest(network, &versions);
         containers.retain(|container| container.version.as_deref() == latest);
         ByVersion::Latest(latest, why)
     }
 
-    fn rank(&self, network: &Network, version: Option<&str>) -> Rank {
-        let Some(version) = version else { return Rank::Unversioned };
-        if let Some(order) = network.deployed(self.app.as_str(), version) {
-            return Rank::Deployed(order);
+    /// The latest of these versions: the one that was deployed last, else the one whose first container was attached last. Having
+    /// none is the earliest.
+    fn latest<'v>(&self, network: &Network, versions: &BTreeSet<Option<&'v str>>) -> Option<&'v str> {
+        let app = self.app.as_str();
+        let mut named = versions.iter().copied().flatten();
+        // Most often there is one, and nothing to decide.
+        if versions.len() <= 1 {
+            return named.next();
         }
-        // Of the whole application, so that its services agree.
-        let of_version = network
-            .containers()
-            .filter(|container| container.app == *self.app && container.version.as_deref() == Some(version));
-        of_version.map(|container| (container.rev, container.node)).min().map_or(Rank::Unversioned, Rank::Attached)
+        let deployed = named.clone().filter_map(|version| Some((network.deployed(app, version)?, version)));
+        if let Some((_, latest)) = deployed.max() {
+            return Some(latest);
+        }
+        // Of the whole application, so that its services agree. In one pass: there may be as many versions as containers.
+        let mut first: BTreeMap<&str, Order> = BTreeMap::new();
+        for container in network.kinds(app).flat_map(|kind| network.containers_of(app, kind.as_str())) {
+            if let Some(version) = container.version.as_deref() {
+                let order = (container.rev, container.node);
+                first.entry(version).and_modify(|first| *first = order.min(*first)).or_insert(order);
+            }
+        }
+        named.max_by_key(|version| first.get(version))
     }
 
     /// Leaves the containers on the caller's node, if the service is to be answered so and there are any.

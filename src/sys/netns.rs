@@ -55,6 +55,16 @@ pub struct Anchor {
     pub machine_boot: String,
 }
 
+/// One namespace among those of all runs of the machine: each run gives the same numbers again.
+pub type NetnsPlace = (String, NetnsId);
+
+impl Anchor {
+    /// Which namespace it is, wherever it was found.
+    pub fn place(&self) -> NetnsPlace {
+        (self.machine_boot.clone(), self.id)
+    }
+}
+
 /// Why there is no such namespace to be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetnsError {
@@ -84,6 +94,14 @@ impl NetnsError {
             }
             Self::NoSuchProcess(_) => Some("a process that has ended has no namespace: name one that runs"),
             Self::Replaced(_) | Self::Io { .. } => None,
+        }
+    }
+
+    /// Whether the namespace has gone for good. Otherwise it may only not be had at this moment, or by this user.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::NoSuchPath(_) | Self::NoSuchProcess(_) | Self::Replaced(_) | Self::NotANetns(_) => true,
+            Self::Forbidden { .. } | Self::Io { .. } => false,
         }
     }
 }

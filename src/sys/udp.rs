@@ -6,6 +6,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -26,6 +27,8 @@ pub struct UdpSocket {
     socket: std::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    /// Datagrams that one call sends. quinn-udp counts them too, and counts 1 after any refusal: of an address as well.
+    send_segments: AtomicUsize,
     /// Whether segmentation and receive offload are used where the kernel has them.
     offload: bool,
 }
@@ -76,7 +79,8 @@ fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::from(socket);
     let state = UdpSocketState::new((&socket).into())?;
     let local = socket.local_addr()?;
-    Ok(UdpSocket { socket, state, local, offload: true })
+    let send_segments = AtomicUsize::new(state.max_gso_segments().max(1));
+    Ok(UdpSocket { socket, state, local, send_segments, offload: true })
 }
 
 impl UdpSocket {
@@ -89,21 +93,25 @@ impl UdpSocket {
     ///
     /// # Errors
     /// When the kernel does not let receive offload be switched off.
-    #[allow(unsafe_code)] // No library wraps UDP_GRO.
     pub fn without_offload(mut self) -> io::Result<Self> {
         self.offload = false;
-        let off: libc::c_int = 0;
+        self.set_option(libc::SOL_UDP, libc::UDP_GRO, 0)?;
+        Ok(self)
+    }
+
+    #[allow(unsafe_code)] // No library wraps the options that are set here.
+    fn set_option(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
         // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
         let result = unsafe {
             libc::setsockopt(
                 self.socket.as_raw_fd(),
-                libc::SOL_UDP,
-                libc::UDP_GRO,
-                (&raw const off).cast(),
-                size_of_val(&off) as libc::socklen_t,
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of_val(&value) as libc::socklen_t,
             )
         };
-        if result == 0 { Ok(self) } else { Err(io::Error::last_os_error()) }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// What the socket can do here.
@@ -115,7 +123,8 @@ impl UdpSocket {
             recv_segments: if self.offload { self.state.gro_segments() } else { 1 },
             recv_buffer_bytes,
             send_buffer_bytes: socket.send_buffer_size().unwrap_or(0),
-            recv_buffer_short: recv_buffer_bytes < RECV_BUFFER_BYTES,
+            // The kernel counts twice what it grants.
+            recv_buffer_short: recv_buffer_bytes < 2 * RECV_BUFFER_BYTES,
         }
     }
 
@@ -124,18 +133,34 @@ impl UdpSocket {
     /// # Errors
     /// Of a batch that was cut here, the datagrams before the error are gone.
     pub fn send(&self, to: SocketAddr, batch: Batch<'_>) -> Result<(), SendError> {
-        let to = self.reachable(to);
-        if batch.count() <= self.send_segments_max() {
-            match self.transmit(to, batch.bytes(), Some(batch.segment_len()).filter(|_| batch.count() > 1)) {
-                // A network card without offload shows itself now; from here on max_gso_segments is 1.
-                Err(SendError::Refused(_)) if batch.count() > self.send_segments_max() => {}
+        self.send_segments(&Transmit {
+            destination: self.reachable(to),
+            ecn: None,
+            contents: batch.bytes(),
+            segment_size: Some(batch.segment_len()).filter(|_| batch.count() > 1),
+            src_ip: None,
+        })
+    }
+
+    /// Sends in one call if the kernel cuts what is longer than a segment, and else in a call for each.
+    fn send_segments(&self, transmit: &Transmit<'_>) -> Result<(), SendError> {
+        let len = transmit.contents.len();
+        let segment_len = transmit.segment_size.unwrap_or(len).max(1);
+        let (count, in_one) = (len.div_ceil(segment_len), self.send_segments_max());
+        if count <= in_one {
+            match self.transmit(transmit) {
+                Err(SendError::Refused(error)) if count > 1 && is_offload_suspect(&error) => {}
                 result => return result,
             }
         }
-        for (sent, datagram) in batch.iter().enumerate() {
-            match self.transmit(to, datagram, None) {
+        for (sent, contents) in transmit.contents.chunks(segment_len).enumerate() {
+            match self.transmit(&Transmit { contents, segment_size: None, ..*transmit }) {
                 Err(SendError::Full { .. }) => return Err(SendError::Full { sent }),
                 result => result?,
+            }
+            if sent == 0 && count <= in_one {
+                // What went alone was refused in a batch: the network card has no offload.
+                self.send_segments.store(1, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -143,12 +168,11 @@ impl UdpSocket {
 
     /// Datagrams that one call sends.
     fn send_segments_max(&self) -> usize {
-        if self.offload { self.state.max_gso_segments().max(1) } else { 1 }
+        if self.offload { self.send_segments.load(Ordering::Relaxed) } else { 1 }
     }
 
-    fn transmit(&self, destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Result<(), SendError> {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
-        self.state.try_send((&self.socket).into(), &transmit).map_err(|error| match error.raw_os_error() {
+    fn transmit(&self, transmit: &Transmit<'_>) -> Result<(), SendError> {
+        self.state.try_send((&self.socket).into(), transmit).map_err(|error| match error.raw_os_error() {
             Some(libc::EAGAIN) => SendError::Full { sent: 0 },
             Some(libc::EMSGSIZE) => SendError::TooLong,
             _ => SendError::Refused(error),
@@ -157,7 +181,13 @@ impl UdpSocket {
 
     /// Sends what QUIC made. Only a full buffer is an error: QUIC finds out about everything else by itself.
     pub fn send_quic(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send((&self.socket).into(), transmit)
+        if transmit.segment_size.is_none() {
+            return self.state.send((&self.socket).into(), transmit);
+        }
+        match self.send_segments(transmit) {
+            Err(SendError::Full { .. }) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Another descriptor of the same socket.
@@ -222,6 +252,11 @@ impl AsRawFd for UdpSocket {
 
 fn is_family_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// What a network card without segmentation offload answers, and what is said of an address that cannot be sent to as well.
+fn is_offload_suspect(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
 /// Where datagrams are received.
@@ -307,6 +342,37 @@ mod tests {
         let all = received(&b, &mut RecvBuffers::default(), 4);
         assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert_eq!(all.concat(), bytes);
+    }
+
+    #[test]
+    fn an_address_that_is_refused_is_not_the_offloads_fault() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
+        let before = a.capabilities().send_segments;
+        for batch in [Batch::one(b"one"), Batch::new(&[7; 100], 30)] {
+            assert!(matches!(a.send(loopback, batch), Err(SendError::Refused(_))), "nobody has port 0");
+        }
+        for segment_size in [None, Some(30)] {
+            let transmit =
+                Transmit { destination: loopback, ecn: None, contents: &[7; 100], segment_size, src_ip: None };
+            a.send_quic(&transmit).expect("QUIC finds out by itself");
+        }
+        assert_eq!(a.capabilities().send_segments, before);
+        a.send(b.local_addr().expect("bound"), Batch::new(&[7; 100], 30)).expect("sends");
+        assert_eq!(received(&b, &mut RecvBuffers::default(), 4).len(), 4);
+    }
+
+    #[test]
+    fn an_offload_that_does_not_work_is_used_no_more_and_nothing_is_lost() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
+        // The kernel cuts nothing for a socket without checksums, as for a card that cannot compute them.
+        a.set_option(libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("every kernel has it");
+        for _ in 0..2 {
+            a.send(b.local_addr().expect("bound"), Batch::new(&[7; 100], 30)).expect("sends");
+            assert_eq!(received(&b, &mut RecvBuffers::default(), 4).len(), 4);
+            assert_eq!(a.capabilities().send_segments, 1);
+        }
     }
 
     #[test]

@@ -157,6 +157,7 @@ async fn measure() -> Outcome<()> {
         listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))),
         network: network(),
         to: vec![SocketAddrV4::new(address(to), PORT)],
+        spare: Vec::new(),
         kept: Vec::new(),
     };
     gateway.set_fronts(vec![front(6002, 2), front(6003, 3)]);
@@ -202,7 +203,7 @@ async fn idle_streams(gateway: &GatewayHandle, host: &Host, count: usize) -> Out
     });
     let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6010)));
     let to = vec![SocketAddrV4::new(address(2), 7000)];
-    gateway.set_fronts(vec![Front { listen, network: network(), to, kept: Vec::new() }]);
+    gateway.set_fronts(vec![Front { listen, network: network(), to, spare: Vec::new(), kept: Vec::new() }]);
     gateway.fronts().await;
     let (before, begin) = (resident_kib()?, clock::now());
     let mut streams = Vec::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use netns_tests::wait::{SOON, now, until_true};
-use netns_tests::{Background, Host, Lab, in_lab};
+use netns_tests::{Background, Container, Host, Lab, in_lab};
 
 /// A node with a network `demo`, and an empty namespace.
 fn one_node(lab: &mut Lab) -> Result<(Host, &'static str)> {
@@ -210,5 +210,36 @@ fn without_a_tun_device_attaching_says_so() {
         }
         // The next one is attached.
         a.peerctl(&attach)?.ok().map(drop)
+    });
+}
+
+#[test]
+fn a_container_that_the_system_does_not_give_back_at_a_start_is_served_when_it_does() {
+    in_lab(|lab| {
+        let [mut a] = lab.cluster(["a"])?;
+        a.network("demo", &[])?;
+        let (one, two) = (a.container("one", "demo", "shop", &[])?, a.container("two", "demo", "shop", &[])?);
+        one.reaches(two.address())?;
+        let before = a.json(&["container", "ls"])?.as_array().map(Vec::len);
+        a.kill()?;
+        a.exec(&["mount", "-t", "tmpfs", "lab", "/dev/net"])?.ok()?;
+        a.peerd()?;
+        let status = a.json(&["status"])?;
+        a.exec(&["umount", "/dev/net"])?.ok()?;
+        let told = |row: &serde_json::Value, of: &Container| {
+            row["code"] == "container-unserved"
+                && row["subject"] == of.id()
+                && row["message"].as_str().is_some_and(|message| message.contains("/dev/net/tun"))
+                && row["hint"].as_str().is_some_and(|hint| hint.contains("modprobe"))
+        };
+        let rows = status["health"].as_array().cloned().unwrap_or_default();
+        for container in [&one, &two] {
+            ensure!(rows.iter().any(|row| told(row, container)), "{status}");
+        }
+        until_true("both to be served", SOON, || one.ping(two.address()))?;
+        ensure!(a.json(&["container", "ls"])?.as_array().map(Vec::len) == before, "one was let go");
+        let codes = a.json(&["status"])?["health"].to_string();
+        ensure!(!codes.contains("container-unserved"), "{codes}");
+        Ok(())
     });
 }

@@ -232,3 +232,24 @@ fn a_damaged_file_is_named_in_a_refusal_or_recovered_and_never_makes_another_nod
         one.reaches(two.address())
     });
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_no_node() {
+    in_lab(|lab| {
+        let a = lab.host("a")?;
+        let daemon = a.daemon_command(&a.socket())?;
+        let mut without_a_log = Command::new("sh");
+        without_a_log.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]).arg(daemon.get_program()).args(daemon.get_args());
+        let mut daemon = Background::start(&mut without_a_log, a.state_dir().with_extension("out"))?;
+        until_true("the node", SOON, || {
+            daemon.still_runs()?;
+            Ok(a.peerctl(&["status"])?.code == 0)
+        })?;
+        a.peerctl(&["init"])?.ok()?;
+        a.network("demo", &[])?;
+        let one = a.container("one", "demo", "shop", &[])?;
+        let two = a.container("two", "demo", "shop", &[])?;
+        one.reaches(two.address())?;
+        daemon.still_runs()
+    });
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use netns_tests::wait::{SOON, now, until_true};
-use netns_tests::{Container, Host, Output, in_lab};
+use netns_tests::{Background, Container, Host, Output, in_lab};
 
 use crate::reach::three;
 
@@ -27,6 +27,23 @@ fn health(host: &Host) -> Result<String> {
     Ok(host.json(&["status"])?["health"].to_string())
 }
 
+/// What happens from now on, as `events` tells it.
+fn listening(host: &Host) -> Result<Background> {
+    let log = host.state_dir().with_extension("events");
+    let mut events = Background::start(&mut host.peerctl_command(&["events", "--json"])?, log)?;
+    until_true("the listener", SOON, || Ok(events_of(&mut events)?.first().is_some_and(|event| event == "listening")))?;
+    Ok(events)
+}
+
+/// The events so far that are of a node or of health.
+fn events_of(events: &mut Background) -> Result<Vec<String>> {
+    events.still_runs()?;
+    let printed = events.printed()?;
+    let rows = printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let events = rows.filter_map(|row| Some(row["event"].as_str().or(row["data"]["event"].as_str())?.to_owned()));
+    Ok(events.filter(|event| !event.starts_with("container-")).collect())
+}
+
 #[test]
 fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
     in_lab(|lab| {
@@ -39,6 +56,7 @@ fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
             // In the cluster those of the root, a and b, in the network those of a and b.
             Ok(files.filter(|file| file.starts_with("log-")).count() >= 5)
         })?;
+        let mut events = listening(&a)?;
         c.kill()?;
         let began = now();
         for asker in [&on_a, &on_b] {
@@ -50,6 +68,7 @@ fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
         ensure!(state_of(&a, "c")? == "down" && state_of(&a, "b")? == "connected", "{}", a.json(&["node", "ls"])?);
         let told = health(&a)?;
         ensure!(told.contains("node-down") && told.contains("peerctl node expel c"), "{told}");
+        until_true("the seconds to be counted on", SOON, || Ok(health(&a)? != told))?;
         ensure!(is_named(&on_a, &on_b)? && is_named(&on_b, &on_a)?, "others lost their names");
 
         // Refused at once, and not after a time.
@@ -66,7 +85,14 @@ fn a_crashed_nodes_names_are_gone_within_ten_seconds_and_back_with_its_start() {
         }
         println!("names back after {:?} from its start", began.elapsed());
         on_a.reaches(on_c.address())?;
-        until_true("its state", SOON, || Ok(state_of(&a, "c")? == "connected" && !health(&a)?.contains("node-down")))
+        until_true("its state", SOON, || Ok(state_of(&a, "c")? == "connected" && !health(&a)?.contains("node-down")))?;
+        // Each once, however many seconds it lasted.
+        until_true("the last event", SOON, || Ok(events_of(&mut events)?.contains(&"health-cleared".to_owned())))?;
+        let told = events_of(&mut events)?;
+        for event in ["node-unreachable", "health-raised", "health-cleared", "node-connected"] {
+            ensure!(told.iter().filter(|told| *told == event).count() == 1, "{event}: {told:?}");
+        }
+        Ok(())
     });
 }
 

@@ -43,14 +43,16 @@ fn whatever_comes_over_the_control_socket_is_refused_and_the_node_goes_on() {
 fn idle_callers_of_another_user_do_not_hold_up_the_owner() {
     in_lab(|lab| {
         let [a] = lab.cluster(["a"])?;
-        // Who may only look: another user in the socket's group, with more callers than there are places.
+        // Who may only look: another user in the socket's group, with more callers than there are places. Those beyond may be
+        // turned away before they have said anything.
         if std::os::unix::fs::chown(a.socket(), None, Some(65_534)).is_err() {
             netns_tests::skip("hostile: this user cannot give a file to another group");
             return Ok(());
         }
         let hold = "import socket, sys, time\n\
             held = [socket.socket(socket.AF_UNIX) for _ in range(100)]\n\
-            for one in held:\n    one.connect(sys.argv[1])\n    one.send(b'{')\n\
+            for one in held:\n    one.connect(sys.argv[1])\n\
+            \x20   try: one.send(b'{')\n    except OSError: pass\n\
             print('held', flush=True)\ntime.sleep(60)";
         let socket = a.socket().display().to_string();
         let mut other = a.command("setpriv");
@@ -171,6 +173,79 @@ fn who_waits_for_a_container_that_never_answers_holds_up_nobody_and_takes_no_pla
             Ok(line.starts_with(b"{\"done\""))
         })?;
         ensure!(left.elapsed().as_secs() < 5, "their places were taken for {:?} more", left.elapsed());
+        Ok(())
+    });
+}
+
+#[test]
+fn who_only_waits_takes_nobody_elses_place() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        a.network("demo", &[])?;
+        let begun = |words: &str| -> Result<UnixStream> {
+            let mut stream = UnixStream::connect(a.socket())?;
+            writeln!(stream, "{words}")?;
+            Ok(stream)
+        };
+        let _waiting = (0..300)
+            .map(|_| begun(r#"{"verb":"wait","awaited":{"network":"never"},"timeout_s":60}"#))
+            .collect::<Result<Vec<_>>>()?;
+        let _listening = (0..300).map(|_| begun(r#"{"verb":"events"}"#)).collect::<Result<Vec<_>>>()?;
+        let asked = now();
+        a.container("web-1", "demo", "shop", &[])?;
+        a.json(&["status"])?;
+        ensure!(asked.elapsed().as_secs() < 5, "the owner waited {:?}", asked.elapsed());
+        Ok(())
+    });
+}
+
+#[test]
+fn another_user_of_the_sockets_group_looks_and_changes_nothing() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        if std::os::unix::fs::chown(a.socket(), None, Some(65_534)).is_err() {
+            netns_tests::skip("hostile: this user cannot give a file to another group");
+            return Ok(());
+        }
+        let say = "import socket, sys\n\
+            one = socket.socket(socket.AF_UNIX)\n\
+            one.connect(sys.argv[1])\n\
+            one.sendall(sys.argv[2].encode() + b'\\n')\n\
+            print(one.makefile().read())";
+        let socket = a.socket().display().to_string();
+        let said = |request: &str| {
+            let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", say];
+            a.exec(&[&words[..], &[&socket, request]].concat())
+        };
+        let looked = said(r#"{"verb":"status"}"#)?;
+        if looked.code != 0 {
+            netns_tests::skip("hostile: this user cannot be another one");
+            return Ok(());
+        }
+        ensure!(looked.stdout.contains("\"done\""), "{looked}");
+        let changes = [
+            r#"{"verb":"network-create","name":"theirs","internal":false}"#,
+            r#"{"verb":"invite","networks":[],"ttl_s":60,"uses":1,"signer":false}"#,
+            r#"{"verb":"detach","target":"/run/netns/x","drain_s":null}"#,
+            r#"{"verb":"leave","release":true,"drain_s":null}"#,
+        ];
+        for request in changes {
+            let refused = said(request)?;
+            ensure!(refused.stdout.contains("\"permission\"") && !refused.stdout.contains("\"done\""), "{refused}");
+        }
+        ensure!(a.json(&["network", "ls"])? == serde_json::json!([]), "a network was made");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_crash_of_the_node_writes_none_of_its_keys_into_a_core_file() {
+    in_lab(|lab| {
+        let [mut a] = lab.cluster(["a"])?;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", a.daemon()?.pid()))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+        let words: Vec<_> = core.split_whitespace().collect();
+        ensure!(words[4..6] == ["0", "0"], "{limits}");
         Ok(())
     });
 }

@@ -467,6 +467,19 @@ fn t6_certificates_by_name_503_without_a_container_and_404_without_a_service() {
         let words = ["curl", "-s", "--max-time", "5", "--noproxy", "*", "--haproxy-protocol", "-H", "Host: one.test"];
         let direct = a.exec(&[&words[..], &[url.as_str()]].concat())?;
         ensure!(direct.code == 52 && direct.stdout.is_empty(), "{direct}");
+        // It stays said until it is unsaid.
+        let from = || -> Result<serde_json::Value> { Ok(a.json(&["ingress", "status"])?["proxy_from"].clone()) };
+        let said = from()?;
+        a.peerctl(&["ingress", "enable"])?.ok()?;
+        a.peerctl(&["ingress", "disable"])?.ok()?;
+        a.peerctl(&["ingress", "enable"])?.ok()?;
+        ensure!(from()? == said && said.as_array().map(Vec::len) == Some(2), "{said}");
+        a.peerctl(&["ingress", "enable", "--proxy-protocol", "none,192.0.2.1"])?.refused(2)?;
+        a.peerctl(&["ingress", "enable", "--proxy-protocol", "none"])?.ok()?;
+        ensure!(from()?.as_array().is_some_and(Vec::is_empty), "{}", from()?);
+        until_true("the client without the PROXY protocol", SOON, || {
+            Ok(curl(&client, &["-H", "Host: one.test", &url]).is_ok())
+        })?;
 
         // What is wrong is refused, and changes nothing.
         for (chain, key) in [(&key, &key), (&chain, &chain), (&path("ca.pem"), &key), (&path("none"), &key)] {
@@ -601,44 +614,6 @@ fn nginx_inherits_nothing_of_the_daemon_and_is_started_again_when_it_is_killed()
         serves(&client, &[&url], "one")?;
         a.peerctl(&["ingress", "disable"])?.ok()?;
         ensure!(is_closed(&client, &url)?, "it still serves");
-        Ok(())
-    });
-}
-
-/// A server that speaks HTTP/2 without TLS and nothing else, as a gRPC server does.
-const HTTP2_ONLY: &str = "
-daemon off; pid grpc.pid; error_log stderr; events {}
-http {
-    access_log off;
-    server { listen 3000 http2; location / { default_type application/grpc; return 200 '$server_protocol\n'; } }
-}
-";
-
-#[test]
-fn grpc_goes_through_by_http2_and_anything_else_beside_it_by_http1() {
-    in_lab(|lab| {
-        let [a] = lab.cluster(["a"])?;
-        let client = lab.host("client")?;
-        a.network("demo", &[])?;
-        apply(&a, "application: { id: my-shop }\nservices: { web: { ports: ['3000::443'] } }")?;
-        a.peerctl(&["ingress", "cert", "dev", "grpc.test"])?.ok()?;
-        let one = web(&a, "one", &[])?;
-        let folder = Path::new("/run/lab/grpc");
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("grpc.conf"), HTTP2_ONLY)?;
-        let words = ["nginx", "-e", "stderr", "-p", "/run/lab/grpc/", "-c", "grpc.conf"];
-        let mut server = one.start(&words)?;
-        a.peerctl(&["ingress", "enable"])?.ok()?;
-        let resolve = format!("grpc.test:443:{}", a.address());
-        let call =
-            ["-k", "--http2", "--resolve", &resolve, "-H", "Content-Type: application/grpc", "https://grpc.test/"];
-        until_true("an answer by HTTP/2", SOON, || {
-            server.still_runs()?;
-            Ok(curl(&client, &call).is_ok_and(|said| said == "HTTP/2.0\n"))
-        })?;
-        // What is no gRPC comes by HTTP/1.1, which this server does not speak.
-        let (code, _) = status(&client, &["-k", "--http2", "--resolve", &resolve, "https://grpc.test/"])?;
-        ensure!(code != 200, "{code}");
         Ok(())
     });
 }

@@ -151,6 +151,36 @@ fn a_container_that_never_accepts_and_one_that_resets_cost_time_limits_and_no_re
     });
 }
 
+#[test]
+fn a_request_with_a_body_is_not_lost_to_a_container_where_nothing_listens() {
+    in_lab(|lab| {
+        let (a, client) = site_of(lab, "  web: { ports: ['3000:80'] }\n")?;
+        let mut servers = Vec::new();
+        for name in ["one", "two"] {
+            servers.push(serve_site(&container(&a, name, "web")?, "web", 3000)?);
+        }
+        let url = format!("http://{}/", a.address());
+        serves(&client, &[&url], "web")?;
+        let _silent = container(&a, "silent", "web")?;
+        let all = || Ok(a.json(&["ingress", "routes"])?[0]["to"].as_array().is_some_and(|to| to.len() == 3));
+        until_true("nginx knows all three", SOON, all)?;
+        let body = Path::new("/run/lab/body");
+        fs::write(body, "word=1")?;
+        let body = body.to_str().context("text")?;
+        // Long enough that nginx tries again whom it has left out.
+        let begun = now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            let words = ["ab", "-q", "-l", "-s", "30", "-c", "8", "-n", "200", "-p", body, "-T", "text/plain", &url];
+            let printed = client.exec(&words)?.ok()?.stdout;
+            let failed =
+                |key: &str| printed.lines().any(|line| line.starts_with(key) && !line.trim_end().ends_with(" 0"));
+            ensure!(printed.contains("Complete requests:      200"), "{printed}");
+            ensure!(!failed("Failed requests:") && !failed("Non-2xx responses:"), "{printed}");
+        }
+        Ok(())
+    });
+}
+
 /// Fetches PATH from each PORT by so many connections, reading a kilobyte a second of each: ADDRESS PORTS COUNT PATH.
 const READS_SLOWLY: &str = r#"
 import socket, sys, time

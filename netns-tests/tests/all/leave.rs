@@ -93,3 +93,26 @@ fn leave_with_release_removes_the_interfaces_and_what_would_lose_something_is_re
         Ok(())
     });
 }
+
+#[test]
+fn a_leave_that_nobody_would_hear_of_leaves_the_containers_as_they_are() {
+    in_lab(|lab| {
+        let [mut a, b] = lab.cluster(["a", "b"])?;
+        a.network("demo", &[&b])?;
+        let one = b.container("web-1", "demo", "shop", &[])?;
+        let two = b.container("web-2", "demo", "shop", &[])?;
+        a.knows(&two)?;
+        // Its connections stand for minutes.
+        a.daemon()?.signal("STOP")?;
+        until_true("the other to be down", SOON, || {
+            Ok(b.json(&["status"])?["health"].to_string().contains("node-down"))
+        })?;
+        for words in [&["leave"][..], &["leave", "--release", "--drain", "1s"]] {
+            b.peerctl(words)?.refused(8)?;
+        }
+        b.knows(&one)?;
+        one.reaches(two.address())?;
+        ensure!(has_interface("web-1")? && has_interface("web-2")?, "an interface is gone");
+        a.daemon()?.signal("CONT")
+    });
+}

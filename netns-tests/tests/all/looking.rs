@@ -116,3 +116,17 @@ fn attach_by_pid_serves_the_processs_namespace_and_lets_go_with_it() {
         })
     });
 }
+
+#[test]
+fn a_receive_buffer_that_the_kernel_does_not_grant_is_told_in_the_log_and_in_status() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        let limit = a.exec(&["cat", "/proc/sys/net/core/rmem_max"])?.ok()?.stdout;
+        let is_small = limit.trim().parse::<usize>()? < 4 << 20;
+        let status = a.json(&["status"])?;
+        ensure!(status["health"].to_string().contains("socket-buffer-small") == is_small, "{limit}: {status}");
+        let log = a.log()?;
+        ensure!(log.contains("raise net.core.rmem_max to 4194304") == is_small, "{limit}: {log}");
+        Ok(())
+    });
+}

@@ -20,6 +20,7 @@ mod forwarding;
 mod gate;
 mod hostile;
 mod ingress;
+mod ingress_grpc;
 mod ingress_hostile;
 mod ingress_later;
 mod interface;

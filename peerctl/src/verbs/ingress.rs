@@ -13,6 +13,8 @@ use crate::render::table;
 
 /// A chain and its key fit into a request with this, and no certificate is as long.
 const FILE_LEN_MAX: u64 = 60 << 10;
+/// In the place of where balancers are.
+const NOWHERE: &str = "none";
 
 pub fn ingress(session: &Session, ingress: Ingress) -> Result<(), Failure> {
     let nothing = |_: &serde_json::Value| String::new();
@@ -23,7 +25,9 @@ pub fn ingress(session: &Session, ingress: Ingress) -> Result<(), Failure> {
         Ingress::Routes => {
             session.show("ingress.routes", &Request::IngressRoutes, |routes: &Vec<IngressRoute>| routes_text(routes))
         }
-        Ingress::Enable { proxy_protocol: proxy_from } => {
+        Ingress::Enable { proxy_protocol } => {
+            let nowhere = |from: &[String]| matches!(from, [one] if one == NOWHERE);
+            let proxy_from = proxy_protocol.map(|from| if nowhere(&from) { Vec::new() } else { from });
             session.show("ingress.enable", &Request::IngressEnable { proxy_from }, nothing)
         }
         Ingress::Disable => session.show("ingress.disable", &Request::IngressDisable, nothing),

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::Session;
 use super::socks;
+use crate::client::unless_it_was_ended;
 
 /// Connections at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 1024;
@@ -189,7 +190,7 @@ pub(super) async fn join(client: &mut TcpStream, stream: &mut Stream) {
 
 async fn converse(socket: &Path, request: &Request) -> std::io::Result<Result<Stream, Failure>> {
     let mut stream = BufReader::with_capacity(LINE_LEN_MAX, UnixStream::connect(socket).await?);
-    stream.write_all(&encode_line(request)).await?;
+    stream.write_all(&encode_line(request)).await.or_else(unless_it_was_ended)?;
     let mut line = Vec::new();
     loop {
         line.clear();

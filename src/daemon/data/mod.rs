@@ -167,6 +167,11 @@ fn facts(socket: UdpCapabilities) -> BTreeMap<String, String> {
     };
     let mut buffers = format!("receive {} bytes, send {} bytes", socket.recv_buffer_bytes, socket.send_buffer_bytes);
     if socket.recv_buffer_short {
+        let counted_bytes = socket.recv_buffer_bytes;
+        tracing::warn!(
+            counted_bytes,
+            "the receive buffer is small and bursts are lost: raise net.core.rmem_max to 4194304"
+        );
         buffers += ": receive is below what bursts need, raise net.core.rmem_max to 4194304";
     }
     BTreeMap::from([

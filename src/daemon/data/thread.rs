@@ -31,8 +31,6 @@ const EVENTS_LEN: usize = 256;
 const TURN_PACKETS: usize = 64;
 /// What is encrypted before devices and socket are looked at again: about 100 us of work.
 const BURST_BYTES: usize = 128 << 10;
-/// What a small packet counts for: it takes as long as so many bytes do.
-const BURST_BYTES_PER_PACKET: usize = 1024;
 /// With less than this received at once, nothing stands in the socket.
 const BULK_BYTES: usize = 64 << 10;
 
@@ -174,7 +172,7 @@ impl DataThread {
 
     /// How long there may be nothing to do.
     fn timeout(&self) -> Option<Duration> {
-        if self.socket_ready || self.busy && !self.router.is_wire_held() {
+        if self.socket_ready || self.busy {
             return Some(Duration::ZERO);
         }
         let now = clock::now();
@@ -223,11 +221,11 @@ impl DataThread {
         }
         self.router.count_drops(DropReason::QuicQueueFull, lost);
         self.drain();
-        if bytes >= BULK_BYTES {
+        let intake = (bytes >= BULK_BYTES).then(|| {
             let took = clock::now().saturating_duration_since(now);
-            let intake = Intake { received_bytes: bytes, took, queued_bytes: self.socket.queued_bytes() };
-            self.router.handle_intake(intake);
-        }
+            Intake { received_bytes: bytes, took, queued_bytes: self.socket.queued_bytes() }
+        });
+        self.router.handle_intake(intake);
     }
 
     /// One device's turn: what it has, up to a bound, joins what waits.
@@ -261,11 +259,18 @@ impl DataThread {
     /// Routes what waits, up to a burst: nobody who comes then waits for more than that.
     fn route_backlog(&mut self, now: Instant) {
         let mut bytes = 0;
-        while bytes < BURST_BYTES && !self.router.is_wire_held() {
+        while bytes < BURST_BYTES {
+            // The first packet too: what was held until now may still stand there.
+            if !self.has_room() {
+                self.drain();
+            }
+            if !self.has_room() {
+                break;
+            }
             match self.backlog.route_next(now, &mut self.router, &self.devices) {
-                Routed::Packet(len) => {
+                Routed::Packet(cost) => {
                     self.busy = true;
-                    bytes += len.max(BURST_BYTES_PER_PACKET);
+                    bytes += cost;
                 }
                 Routed::Paused(until) => {
                     self.resume = Some(until);
@@ -273,11 +278,13 @@ impl DataThread {
                 }
                 Routed::Empty => break,
             }
-            if !self.router.has_room_outbound() {
-                self.drain();
-            }
         }
         self.drain();
+    }
+
+    /// Whether the router takes one more packet of a device: while the socket is full, one that stays on the node.
+    fn has_room(&self) -> bool {
+        if self.router.is_wire_held() { self.router.has_room_inbound() } else { self.router.has_room_outbound() }
     }
 
     fn device_gone(&mut self, id: AttachmentId) {

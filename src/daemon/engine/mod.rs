@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::peer::{Heard, HeardDatagram, Peer};
+use self::peer::{Heard, HeardDatagram, Peer, Place};
 use self::whereabouts::Whereabouts;
 use super::data::DataHandle;
 use super::quic::{Endpoint, Link, ReplyStream};
@@ -67,7 +67,7 @@ pub struct Engine {
     membership: watch::Sender<Arc<Membership>>,
     peers: HashMap<ConnectionId, Peer>,
     /// Where the replies to peers' requests go, with the connection that each came by.
-    replies: HashMap<ExchangeId, (ConnectionId, ReplyStream)>,
+    replies: HashMap<ExchangeId, (ConnectionId, ReplyStream, Place)>,
     waiting: HashMap<OperationId, Waiting>,
     whereabouts: Whereabouts,
     /// Whether the disk refused what the machine last wanted written.
@@ -191,7 +191,7 @@ impl Engine {
             Event::Request(connection, ..) if !self.peers.contains_key(&connection) => {}
             Event::Request(connection, reply, heard) => {
                 let exchange = ExchangeId(self.fresh());
-                self.replies.insert(exchange, (connection, reply));
+                self.replies.insert(exchange, (connection, reply, heard.place));
                 self.gossip.handle_request(connection, exchange, heard.message, now);
             }
             Event::Datagram(connection, heard) => self.gossip.handle_datagram(connection, &heard.bytes, now),
@@ -224,7 +224,7 @@ impl Engine {
 
     /// Forgets a connection, and whatever would still have been answered on it.
     fn forget(&mut self, connection: ConnectionId) -> Option<Peer> {
-        self.replies.retain(|_, (of, _)| *of != connection);
+        self.replies.retain(|_, (of, ..)| *of != connection);
         self.peers.remove(&connection)
     }
 
@@ -258,10 +258,10 @@ impl Engine {
             }
             Output::Request { connection, exchange, bytes } => self.request(connection, exchange, bytes),
             Output::Reply { exchange, bytes, .. } => {
-                if let Some((connection, stream)) = self.replies.remove(&exchange)
+                if let Some((connection, stream, place)) = self.replies.remove(&exchange)
                     && let Some(peer) = self.peers.get(&connection)
                 {
-                    peer.reply(stream, bytes);
+                    peer.reply(stream, bytes, place);
                 }
             }
             Output::Dial { node, endpoints } => self.dial(node, endpoints),

@@ -17,8 +17,8 @@ const PUSHES_MAX: usize = 32;
 /// How long a connection that is to be closed stays for what was said on it to arrive.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Messages of one peer, read or waiting to be handled, each of up to a MiB and a few more once it is decoded. Who says more
-/// waits, and fills nothing but its own stream's window.
+/// Messages of one peer, read, waiting to be handled or being answered, each of up to a MiB and a few more once it is decoded.
+/// Who says more waits, and fills nothing but its own stream's window; who takes no answer gets no further one.
 const HEARD_COUNT_MAX: usize = 6;
 /// Datagrams of one peer that wait to be handled; QUIC keeps a few more, and drops the oldest of too many.
 const DATAGRAM_COUNT_MAX: usize = 4;
@@ -29,11 +29,14 @@ pub struct HeardDatagram {
     _place: OwnedSemaphorePermit,
 }
 
-/// A message and its place among those of its peer, free again when the machine has handled it.
+/// A message and its place among those of its peer: free again when the machine has handled it, and what answers it has gone.
 pub struct Heard {
     pub message: VerifiedMessage,
-    _place: OwnedSemaphorePermit,
+    pub place: Place,
 }
+
+/// One of the messages that a peer may have under way with this node.
+pub struct Place(#[expect(dead_code, reason = "it is free when it is dropped")] OwnedSemaphorePermit);
 
 /// A link and what belongs to it.
 pub(super) struct Peer {
@@ -123,13 +126,13 @@ impl Peer {
     }
 
     /// Answers an exchange of the peer.
-    pub(super) fn reply(&self, stream: ReplyStream, bytes: Zeroizing<Vec<u8>>) {
+    pub(super) fn reply(&self, stream: ReplyStream, bytes: Zeroizing<Vec<u8>>, place: Place) {
         let (peer, under_way) = (self.link.peer(), self.under_way.clone().try_read_owned());
         tokio::spawn(async move {
             if let Err(error) = stream.reply(&bytes).await {
                 tracing::debug!(%peer, %error, "a reply is lost");
             }
-            drop(under_way);
+            drop((under_way, place));
         });
     }
 
@@ -213,7 +216,7 @@ impl Reader {
         async move {
             let bytes = stream.read(len_max).await.ok()?;
             let verifier = verifier.borrow().clone();
-            Some(Heard { message: verify(verifier, bytes).await?, _place: place })
+            Some(Heard { message: verify(verifier, bytes).await?, place: Place(place) })
         }
     }
 }

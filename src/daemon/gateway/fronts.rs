@@ -34,7 +34,8 @@ pub(super) struct Listener {
     pub(super) number: u64,
     listen: Listen,
     pub(super) network: NetworkId,
-    pub(super) to: Rc<[SocketAddrV4]>,
+    pub(super) to: Vec<SocketAddrV4>,
+    spare: Vec<SocketAddrV4>,
     kept: Vec<SocketAddrV4>,
     /// Whose turn it is.
     turn: usize,
@@ -51,6 +52,18 @@ impl Listener {
     pub(super) fn take_turn(&mut self) -> usize {
         self.turn = self.turn.wrapping_add(1);
         self.turn
+    }
+
+    /// The containers in the order in which they are asked to take the next connection; those that are left out come last.
+    pub(super) fn order(&mut self, is_left_out: impl Fn(SocketAddrV4) -> bool) -> Vec<SocketAddrV4> {
+        let turn = self.take_turn();
+        let mut order = Vec::with_capacity(self.to.len() + self.spare.len());
+        for some in [&self.to, &self.spare] {
+            let (before, from) = some.split_at(turn % some.len().max(1));
+            order.extend(from.iter().chain(before));
+        }
+        order.sort_by_key(|container| is_left_out(*container));
+        order
     }
 
     /// Whether a session of datagrams with this container may go on.
@@ -114,7 +127,8 @@ impl Listeners {
         for (listen, front) in wanted {
             let slot = self.by_listen.get(&listen).copied().unwrap_or_else(|| self.place(&listen, &front));
             let Some(listener) = &mut self.slots[slot] else { continue };
-            (listener.network, listener.to, listener.kept) = (front.network, front.to.into(), front.kept);
+            let Front { listen: _, network, to, spare, kept } = front;
+            (listener.network, listener.to, listener.spare, listener.kept) = (network, to, spare, kept);
             if listener.door.is_none() {
                 let before = listener.error.take();
                 listener.error = open(registry, &listen, token(slot)).map(|door| listener.door = Some(door)).err();
@@ -134,7 +148,8 @@ impl Listeners {
             number: self.next_number,
             listen: listen.clone(),
             network: front.network.clone(),
-            to: Rc::from([]),
+            to: Vec::new(),
+            spare: Vec::new(),
             kept: Vec::new(),
             turn: 0,
             door: None,
@@ -160,6 +175,13 @@ impl Listeners {
     pub(super) fn by_number(&self, number: u64) -> Option<&Listener> {
         // Only datagrams ask, and those that have a session.
         self.slots.iter().flatten().find(|listener| listener.number == number)
+    }
+
+    /// A session of the one with this number is over.
+    pub(super) fn session_ended(&self, number: u64) {
+        if let Some(listener) = self.by_number(number) {
+            listener.counters.ended();
+        }
     }
 
     /// Those that take datagrams, by number.

@@ -10,7 +10,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::fronts::{Listener, Listeners};
-use super::sessions::{Asker, Sessions};
+use super::left_out::LeftOut;
+use super::sessions::{Asked, Asker, Sessions};
 use super::splice::Client;
 use super::{DialError, GatewayStats, Opened};
 use crate::model::NetworkId;
@@ -46,6 +47,7 @@ pub(super) struct Gateway {
     writable: bool,
     pub(super) owners: HashMap<StreamId, Owner>,
     pub(super) sessions: Sessions,
+    pub(super) left_out: LeftOut,
     pub(super) stats: GatewayStats,
 }
 
@@ -74,6 +76,7 @@ impl Gateway {
             writable: true,
             owners: HashMap::new(),
             sessions: Sessions::default(),
+            left_out: LeftOut::default(),
             stats: GatewayStats::default(),
         })
     }
@@ -157,11 +160,7 @@ impl Gateway {
 
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant, fronts: &Listeners) -> Result<(), Failed> {
-        self.sessions.expire(now, |front| {
-            if let Some(listener) = fronts.by_number(front) {
-                listener.counters.ended();
-            }
-        });
+        self.sessions.expire(now, |front| fronts.session_ended(front));
         if self.dialler.next_timeout().is_some_and(|at| at <= now) {
             return guard(|| self.dialler.handle_timeout(now));
         }
@@ -186,28 +185,33 @@ impl Gateway {
         })
     }
 
-    /// A client's datagram; whether it was passed on.
-    pub(super) fn ask(&mut self, now: Instant, front: &mut Listener, client: Asker, payload: &[u8]) -> bool {
-        let before = self.sessions.len();
+    /// A client's datagram: whether it was passed on, and the front of the session that made room for its own.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        front: &mut Listener,
+        client: Asker,
+        payload: &[u8],
+    ) -> (bool, Option<u64>) {
         let asked = self.sessions.ask(now, client, || {
             let turn = front.take_turn();
             front.to.get(turn % front.to.len().max(1)).copied()
         });
-        if self.sessions.len() > before {
+        let Some(Asked { port, to, is_new, ended }) = asked else {
+            front.counters.refused();
+            return (false, None);
+        };
+        if is_new {
             front.counters.begun();
         }
-        let Some((port, to)) = asked else {
-            front.counters.refused();
-            return false;
-        };
         let mut packet = vec![0; UDP_HEADERS_LEN + payload.len()];
-        let Some(len) = self.dialler.write_datagram(&mut packet, port, to, payload) else { return false };
+        let Some(len) = self.dialler.write_datagram(&mut packet, port, to, payload) else { return (false, ended) };
         let passed = self.device.pass(&Superpacket::complete(&mut packet[..len])).is_ok();
         if passed {
             self.stats.bytes_in += payload.len() as u64;
             front.counters.carried(payload.len() as u64, 0);
         }
-        passed
+        (passed, ended)
     }
 
     /// When something is to be done though nothing happens.

@@ -12,6 +12,7 @@
 mod counters;
 mod fronts;
 mod handle;
+mod left_out;
 mod member;
 mod sessions;
 mod splice;
@@ -50,6 +51,8 @@ pub struct Front {
     pub network: NetworkId,
     /// Containers, taken in turn.
     pub to: Vec<SocketAddrV4>,
+    /// Containers that are asked in turn for a connection which none of those takes.
+    pub spare: Vec<SocketAddrV4>,
     /// Containers that get nothing new and go on with the sessions of datagrams that they have.
     pub kept: Vec<SocketAddrV4>,
 }

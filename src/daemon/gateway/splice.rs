@@ -209,21 +209,21 @@ pub(super) fn break_socket(io: impl AsFd) {
 pub(super) struct Client {
     pub(super) io: OwnedFd,
     pub(super) front: Rc<Counters>,
-    pub(super) to: Rc<[SocketAddrV4]>,
-    /// Where in `to` its turn began, and how many were tried.
-    pub(super) first: usize,
-    pub(super) tried: usize,
+    /// Those that are still to be asked.
+    order: std::vec::IntoIter<SocketAddrV4>,
+    /// The one that is asked.
+    pub(super) asked: Option<SocketAddrV4>,
 }
 
 impl Client {
-    /// The next container to try.
+    pub(super) fn new(io: OwnedFd, front: Rc<Counters>, order: Vec<SocketAddrV4>) -> Self {
+        Self { io, front, order: order.into_iter(), asked: None }
+    }
+
+    /// The next container to ask.
     pub(super) fn next(&mut self) -> Option<SocketAddrV4> {
-        if self.tried >= self.to.len() {
-            return None;
-        }
-        let to = self.to[(self.first + self.tried) % self.to.len()];
-        self.tried += 1;
-        Some(to)
+        self.asked = self.order.next();
+        self.asked
     }
 
     /// No container takes it.

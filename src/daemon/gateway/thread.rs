@@ -347,9 +347,10 @@ impl GatewayThread {
                 Some(Door::Stream(socket)) => {
                     match rustix::net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                         Ok(io) => {
-                            let (front, to, first) =
-                                (listener.counters.clone(), listener.to.clone(), listener.take_turn());
-                            let client = Client { io, front, to, first, tried: 0 };
+                            let there = gateway.and_then(|slot| self.gateways[slot].as_ref());
+                            let is_left_out = |to| there.is_some_and(|gateway| gateway.left_out.contains(now, to));
+                            let order = listener.order(is_left_out);
+                            let client = Client::new(io, listener.counters.clone(), order);
                             self.waiting += 1;
                             if self.waiting + self.splices.len() > self.connections_max {
                                 self.refuse(client);
@@ -367,11 +368,12 @@ impl GatewayThread {
                     Ok((len, client)) => {
                         let asker = Asker { front: listener.number, client };
                         let gateway = gateway.and_then(|slot| self.gateways[slot].as_mut());
-                        let passed =
-                            gateway.is_some_and(|gateway| gateway.ask(now, listener, asker, &self.buffer[..len]));
+                        let asked = gateway.map(|gateway| gateway.ask(now, listener, asker, &self.buffer[..len]));
+                        let (passed, ended) = asked.unwrap_or_default();
                         if !passed {
                             listener.counters.dropped();
                         }
+                        ended.into_iter().for_each(|front| self.listeners.session_ended(front));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
                     // It was of a datagram sent before.
@@ -437,6 +439,7 @@ impl GatewayThread {
             }
             Some(Owner::Client(client)) => {
                 gateway.stats.opened += 1;
+                client.asked.into_iter().for_each(|container| gateway.left_out.remove(container));
                 self.waiting -= 1;
                 self.splice(now, slot, Splice::new(slot, stream, client.io, Some(client.front)));
             }
@@ -459,6 +462,7 @@ impl GatewayThread {
             Some(Owner::Client(client)) => {
                 gateway.count_ending(how);
                 gateway.dialler.release(now, stream);
+                client.asked.into_iter().for_each(|container| gateway.left_out.insert(now, container));
                 self.seek(now, Some(slot), client);
             }
             // Whoever has it will see.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +23,8 @@ const AUTHORITY_DAYS: i64 = 3650;
 /// What browsers take at most.
 const ISSUED_DAYS: i64 = 397;
 const NAMES_MAX: usize = 100;
+/// What every file system can tell apart.
+const STEP: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Why a certificate was not taken or made. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +61,13 @@ impl Certificates {
         Self { dir: ingress.join(DIR) }
     }
 
-    /// All that are there, by file name. What cannot be read any more is left out, and told.
+    /// All that are there, the newest first. What cannot be read any more is left out, and told.
     pub fn list(&self) -> Vec<Certificate> {
+        self.dated().into_iter().map(|(_, certificate)| certificate).collect()
+    }
+
+    /// The same, each with when it was taken.
+    fn dated(&self) -> Vec<(SystemTime, Certificate)> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let mut all = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -69,15 +77,18 @@ impl Certificates {
             }
             let pair = fs::read(&path).ok().zip(fs::read(path.with_extension("key")).ok().map(Zeroizing::new));
             match pair.ok_or(CertificateError::Unreadable).and_then(|(crt, key)| names_of(&crt, &key)) {
-                Ok(names) => all.push(Certificate { file: file.to_owned(), names }),
+                Ok(names) => {
+                    let taken = fs::metadata(&path).and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                    all.push((taken, Certificate { file: file.to_owned(), names }));
+                }
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a certificate is left out"),
             }
         }
-        all.sort();
+        all.sort_by(|(taken, one), (other_taken, other)| other_taken.cmp(taken).then_with(|| one.cmp(other)));
         all
     }
 
-    /// Takes a chain and its key, both as PEM. One that has the same names is replaced.
+    /// Takes a chain and its key, both as PEM. One that has no other names is replaced.
     pub fn add(&self, chain: &[u8], key: &[u8]) -> Result<Certificate, CertificateError> {
         let names = names_of(chain, key)?;
         if names.is_empty() {
@@ -89,14 +100,22 @@ impl Certificates {
         // Another certificate is another file, so that nginx is told of it.
         let file = blake3::hash(chain).to_hex()[..24].to_owned();
         write(&self.dir.join(format!("{file}.key")), key)?;
-        write(&self.dir.join(format!("{file}.crt")), chain)?;
-        for replaced in self.list().iter().filter(|other| other.names == names && other.file != file) {
-            self.remove_files(replaced)?;
+        let path = self.dir.join(format!("{file}.crt"));
+        write(&path, chain)?;
+        let others: Vec<_> = self.dated().into_iter().filter(|(_, other)| other.file != file).collect();
+        if let Some((newest, _)) = others.first()
+            && fs::metadata(&path)?.modified()? <= *newest
+        {
+            // Within one tick of the file system's clock, or the host's was set back: it is the newest all the same.
+            fs::File::options().write(true).open(&path)?.set_modified(*newest + STEP)?;
+        }
+        for (_, other) in others.iter().filter(|(_, other)| other.names.iter().all(|name| names.contains(name))) {
+            self.remove_files(other)?;
         }
         Ok(Certificate { file, names })
     }
 
-    /// Removes the certificate that is for this name.
+    /// Removes the newest certificate that is for this name.
     pub fn remove(&self, name: &ServerPattern) -> Result<(), CertificateError> {
         let all = self.list();
         let found = all.iter().find(|certificate| certificate.names.contains(name));
@@ -215,6 +234,31 @@ mod tests {
         certificates.remove(&patterns(&["a.test"])[0]).expect("removed");
         assert_eq!(certificates.list().len(), 1);
         assert!(matches!(certificates.remove(&patterns(&["a.test"])[0]), Err(CertificateError::Missing(_))));
+    }
+
+    #[test]
+    fn the_one_that_was_taken_last_is_served_whatever_else_it_is_for() {
+        let (_dir, certificates) = folder();
+        let a = &patterns(&["a.test"])[0];
+        let best = || Certificate::best(&certificates.list(), a).map(|best| best.file.clone());
+        // Each has another key, so another place in the order of the files.
+        for round in 0..8 {
+            for names in [&["a.test"][..], &["a.test", "b.test"], &["b.test", "a.test"], &["a.test", "c.test"]] {
+                let made = certificates.issue(&patterns(names), NOW + round).expect("made");
+                assert_eq!(best(), Some(made.file), "{names:?}");
+            }
+            let names: Vec<_> = certificates.list().into_iter().map(|one| one.names).collect();
+            assert_eq!(names, [patterns(&["a.test", "c.test"]), patterns(&["b.test", "a.test"])]);
+        }
+        // What the clock says of a file decides nothing when it was set back.
+        let ahead = certificates.issue(&patterns(&["a.test", "d.test"]), NOW).expect("made");
+        let path = certificates.dir.join(format!("{}.crt", ahead.file));
+        let file = fs::File::options().write(true).open(path).expect("there");
+        file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000)).expect("set");
+        let last = certificates.issue(&patterns(&["a.test", "e.test"]), NOW).expect("made");
+        assert_eq!(best(), Some(last.file));
+        certificates.remove(a).expect("removed");
+        assert_eq!(best(), Some(ahead.file), "what was served is gone");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod access;
 pub mod certificates;
 pub mod nginx;
+mod pace;
 mod serve;
 
 use std::collections::BTreeMap;

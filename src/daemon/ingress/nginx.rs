@@ -17,6 +17,7 @@ use tokio::process::Child;
 
 use super::super::node::lock;
 use super::super::verbs::blocking;
+use super::pace::Generations;
 use crate::ingress::Http2;
 use crate::sys::process::{ChildHandle, bind_to_thread};
 use crate::sys::{clock, cred};
@@ -126,7 +127,15 @@ impl Program {
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(listen(stderr, said.clone()));
         }
-        Ok(Running { child, handle, pid, dir: dir.to_owned(), said, since: clock::now() })
+        Ok(Running {
+            child,
+            handle,
+            pid,
+            dir: dir.to_owned(),
+            said,
+            since: clock::now(),
+            generations: Generations::default(),
+        })
     }
 }
 
@@ -138,14 +147,17 @@ pub struct Running {
     dir: PathBuf,
     said: Arc<Mutex<VecDeque<String>>>,
     pub since: Instant,
+    generations: Generations,
 }
 
 impl Running {
     /// Has it read its configuration again, and waits until workers of the new one are there.
     pub async fn reload(&mut self) -> Result<(), NginxError> {
         let before = self.workers().await;
+        self.generations.count(&before);
         lock(&self.said).clear();
         self.handle.signal(Signal::HUP)?;
+        self.generations.begin();
         self.wait_for_workers(|now| now.iter().any(|pid| !before.contains(pid))).await
     }
 
@@ -193,6 +205,12 @@ impl Running {
         let path = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = blocking(move || std::fs::read_to_string(path).unwrap_or_default()).await;
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Of how many configurations there are workers.
+    pub async fn generations(&mut self) -> usize {
+        let workers = self.workers().await;
+        self.generations.count(&workers)
     }
 
     /// Ends it, and its workers.

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::access::AccessLog;
 use super::nginx::{NginxError, Program, Running, end_leftovers, worker_account};
+use super::pace::pause;
 use super::{Settings, has_ipv6, make_folders, why_not_free};
 use crate::control::Failure;
 use crate::daemon::gateway::{Front, Listen};
@@ -103,6 +104,9 @@ struct Keeper {
     /// When what time may mend is tried again, and how often it was since the last change.
     retry: Option<Instant>,
     tries: u32,
+    /// When nginx was reloaded or started last, and until when the next reload is put off, if it is.
+    reloaded: Instant,
+    put_off: Option<Instant>,
 }
 
 /// What is read from the disk.
@@ -146,6 +150,8 @@ impl Keeper {
             next: clock::now(),
             retry: None,
             tries: 0,
+            reloaded: clock::now(),
+            put_off: None,
             node,
         }
     }
@@ -157,6 +163,7 @@ impl Keeper {
         let (settled, settings) = node.ingress.settled.borrow().clone();
         let plan = Plan::of(&membership, node.id);
         let mut problems = Problems { told: plan.disputes.clone(), passing: false };
+        self.put_off = None;
 
         let ipv6 = has_ipv6();
         let fronts = fronts(&plan, &settings, ipv6, &node.ingress.dir);
@@ -281,6 +288,13 @@ impl Keeper {
         if is_running && text == self.live {
             return Ok(());
         }
+        if let Some(running) = self.running.as_mut().filter(|_| is_running) {
+            let at = self.reloaded + pause(running.generations().await);
+            if clock::now() < at {
+                self.put_off = Some(at);
+                return Ok(());
+            }
+        }
         let routes = plan.routes.len();
         let text = check.acceptable(text, &mut plan, problems).await?;
         if plan.routes.len() < routes {
@@ -309,6 +323,7 @@ impl Keeper {
                 tracing::info!(routes = plan.routes.len(), pid = running.pid, "nginx started");
             }
         }
+        self.reloaded = clock::now();
         self.live = text;
         self.ports = plan.routes.iter().map(|route| route.port).collect();
         Ok(())
@@ -318,13 +333,14 @@ impl Keeper {
     async fn look(&mut self) {
         let node = self.node.clone();
         let ended = self.running.as_mut().is_some_and(Running::has_ended);
-        let due = self.retry.is_some_and(|at| at <= clock::now());
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= clock::now());
+        let (due, put_off) = (is_over(self.retry), is_over(self.put_off));
         let attached = self.attaching.values().any(JoinHandle::is_finished);
         if ended {
             let why = self.running.take().map(|running| running.last_words()).unwrap_or_default();
             tracing::warn!(why, "nginx has ended: it is started again");
         }
-        if ended || due || attached {
+        if ended || due || put_off || attached {
             self.tries = if due { self.tries.saturating_add(1) } else { self.tries };
             self.keep().await;
         }
@@ -367,7 +383,7 @@ fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front
         let listen = host_port(port, ipv6);
         let at = |to: &[Endpoint]| to.iter().map(|endpoint| endpoint.at).collect();
         let (to, kept) = (at(&port.to), at(&port.kept));
-        fronts.push(Front { listen, network: port.service.network.clone(), to, kept });
+        fronts.push(Front { listen, network: port.service.network.clone(), to, spare: Vec::new(), kept });
     }
     for port in &plan.loopback {
         let Some(first) = port.to.first() else { continue };
@@ -375,11 +391,14 @@ fn fronts(plan: &Plan, settings: &Settings, ipv6: bool, dir: &Path) -> Vec<Front
         let own = Some(port.address);
         for address in own.into_iter().chain(port.on_localhost.then_some(Ipv4Addr::LOCALHOST)) {
             let listen = Listen::Tcp(SocketAddr::from((address, port.port.get())));
-            fronts.push(Front { listen, network: first.network.clone(), to: to.clone(), kept: Vec::new() });
+            let (network, to) = (first.network.clone(), to.clone());
+            fronts.push(Front { listen, network, to, spare: Vec::new(), kept: Vec::new() });
         }
     }
     if settings.enabled {
-        fronts.extend(plan.endpoints.iter().map(|endpoint| upstream(endpoint, dir)));
+        let spares = plan.spares();
+        let spare = |endpoint| spares.get(endpoint).map(Vec::as_slice).unwrap_or_default();
+        fronts.extend(plan.endpoints.iter().map(|endpoint| upstream(endpoint, spare(endpoint), dir)));
     }
     fronts
 }
@@ -393,10 +412,13 @@ fn host_port(port: &HostPort, ipv6: bool) -> Listen {
     }
 }
 
-fn upstream(endpoint: &Endpoint, dir: &Path) -> Front {
+/// nginx sees a connection that was taken, so it is for the gateway to find who answers it: of a request that was sent to one
+/// container nginx asks another one only if it may be done twice.
+fn upstream(endpoint: &Endpoint, spare: &[&Endpoint], dir: &Path) -> Front {
     // Who may pass through the folders is settled; nginx's workers may be another user's.
     let listen = Listen::Unix { path: dir.join(UPSTREAM_DIR).join(endpoint.file_name()), mode: 0o666 };
-    Front { listen, network: endpoint.network.clone(), to: vec![endpoint.at], kept: Vec::new() }
+    let spare = spare.iter().map(|endpoint| endpoint.at).collect();
+    Front { listen, network: endpoint.network.clone(), to: vec![endpoint.at], spare, kept: Vec::new() }
 }
 
 /// Leaves out the routes of ports that nginx could not listen on: a port of one must not keep it from all others.

@@ -11,7 +11,7 @@ use super::attach::{Plug, Refused, blocking, plug};
 use super::detach::{reconcile, take_off};
 use super::drain;
 use super::failures::with_causes;
-use crate::daemon::attachments::{Claim, Local};
+use crate::daemon::attachments::{Claim, Local, Unserved};
 use crate::daemon::node::Node;
 use crate::gossip::OperationError;
 use crate::membership::Container;
@@ -26,12 +26,34 @@ const AT_ONCE: usize = 8;
 /// node of the network derives it anew. A thousand, each as soon as the disk was free, took a third of two processors' time.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
+/// How long after a refusal of the system a container is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// For how long the sweep takes up what was refused before; what is left has to wait for its next round.
+const LATE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Why a container of an earlier run is not served.
-enum Unserved {
+enum Refusal {
     /// It cannot be any more.
     Lost(String),
+    /// It may be later: nothing of it is let go.
+    Yet(Unserved),
+}
+
+impl Refusal {
     /// What others signed about its network is not here: their logs were damaged on this node's disk, and come again.
-    NetworkUnknown,
+    fn network_unknown() -> Self {
+        Self::Yet(Unserved {
+            why: "it waits for the records of its network".to_owned(),
+            hint: "they come from the other nodes of the network: is one connected? peerctl node ls".to_owned(),
+            again_at: None,
+        })
+    }
+
+    /// The system does not give what it takes: what is missing may come back, and a container that was let go does not.
+    fn system(why: String, advice: Option<&str>) -> Self {
+        let hint = advice.unwrap_or("it is tried again every 10 s; to let it go: peerctl detach ID").to_owned();
+        Self::Yet(Unserved { why, hint, again_at: Some(clock::now() + TRY_AGAIN) })
+    }
 }
 
 /// This node's containers as their records say.
@@ -76,10 +98,10 @@ pub async fn adopt(node: &Arc<Node>) {
             match take_up(&node, claim, local, &means).await {
                 // Nobody hears it where the node stops.
                 Ok(key) => drop(taken_up.send((id, key))),
-                Err(Unserved::NetworkUnknown) => {
-                    tracing::warn!(attachment = %id, %network, "a container waits for its network's records");
+                Err(Refusal::Yet(Unserved { why, .. })) => {
+                    tracing::warn!(attachment = %id, %network, why, "a container of the last run is not served yet");
                 }
-                Err(Unserved::Lost(_)) => {}
+                Err(Refusal::Lost(_)) => {}
             }
         });
     }
@@ -89,14 +111,21 @@ pub async fn adopt(node: &Arc<Node>) {
     reconcile(node).await;
 }
 
-/// Takes up those whose network was not known before.
+/// Takes up those that could not be before.
 pub(super) async fn adopt_late(node: &Node) {
-    let unserved = node.attachments.unserved();
-    if unserved.is_empty() {
+    let begun = clock::now();
+    let mut due = node.attachments.unserved();
+    due.retain(|(_, unserved)| unserved.again_at.is_none_or(|at| at <= begun));
+    if due.is_empty() {
         return;
     }
+    // Who has waited longest first, so that each has its turn.
+    due.sort_by_key(|(_, unserved)| unserved.again_at);
     let Some(means) = Means::of(node).await else { return };
-    for id in unserved {
+    for (id, _) in due {
+        if begun.elapsed() > LATE_TIME_MAX {
+            return;
+        }
         if let Ok((claim, local)) = node.attachments.claim_held(id)
             && let Ok(key) = take_up(node, claim, local, &means).await
         {
@@ -107,14 +136,15 @@ pub(super) async fn adopt_late(node: &Node) {
 }
 
 /// Takes one up again under a new key, or lets it go. Nobody else attaches or detaches it until it is served.
-async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Result<WgPublicKey, Unserved> {
+async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Result<WgPublicKey, Refusal> {
     let taken = adopt_one(node, &local, means).await;
-    if let Err(Unserved::Lost(why)) = &taken {
+    if let Err(Refusal::Lost(why)) = &taken {
         tracing::warn!(attachment = %local.id, error = why, "a container of the last run is not served any more");
         take_off(node, &local).await;
     }
-    if !matches!(taken, Err(Unserved::NetworkUnknown)) {
-        node.attachments.note_settled(local.id);
+    match &taken {
+        Err(Refusal::Yet(unserved)) => node.attachments.note_unserved(local.id, unserved.clone()),
+        Ok(_) | Err(Refusal::Lost(_)) => node.attachments.note_settled(local.id),
     }
     // From here on it can be detached, though its key may wait long for the others or for the disk.
     drop(claim);
@@ -128,20 +158,26 @@ async fn take_up(node: &Node, claim: Claim, local: Local, means: &Means) -> Resu
 }
 
 /// Has it served under a new key.
-async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<WgPublicKey, Unserved> {
+async fn adopt_one(node: &Node, local: &Local, means: &Means) -> Result<WgPublicKey, Refusal> {
     let _turn = means.turns.acquire().await.expect("nobody closes it");
     let (anchor, id) = (local.anchor.clone(), local.id);
-    let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| Unserved::Lost(with_causes(&error)))?;
+    let netns = blocking(move || Netns::reopen(&anchor)).await.map_err(|error| match error.has_ended() {
+        true => Refusal::Lost(with_causes(&error)),
+        false => Refusal::system(with_causes(&error), error.advice()),
+    })?;
     let Some(container) = means.published.get(&id) else {
-        return Err(Unserved::Lost("its record is gone".to_owned()));
+        return Err(Refusal::Lost("its record is gone".to_owned()));
     };
     if node.network(Some(local.network.as_str())).is_err() {
-        return Err(Unserved::NetworkUnknown);
+        return Err(Refusal::network_unknown());
     }
     let secret = WgSecret::random(&mut random::Os);
     let key = secret.public();
     let plugged = plug(node, local, container, secret, netns, Plug::Adopt(means.adopters.clone())).await;
-    plugged.map_err(|Refused { failure, .. }| Unserved::Lost(failure.why))?;
+    plugged.map_err(|Refused { failure, device_gone, .. }| match device_gone {
+        true => Refusal::Lost(failure.why),
+        false => Refusal::system(failure.why, Some(&failure.hint)),
+    })?;
     Ok(key)
 }
 

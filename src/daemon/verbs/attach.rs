@@ -88,7 +88,7 @@ pub async fn attach(node: &Node, requester: Requester, request: Attach) -> Resul
     let target = request.target.clone();
     let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
     let id = AttachmentId::random(&mut random::Os);
-    let _claim = node.attachments.claim_free(netns.id(), id).map_err(|error| {
+    let _claim = node.attachments.claim_free(netns.anchor().place(), id).map_err(|error| {
         let (why, hint) = match error {
             ClaimError::Held(holder) => (
                 format!("its network namespace is attached already, by container {holder}"),
@@ -208,7 +208,7 @@ async fn equip(
             node.readiness.announce();
             Ok(((*container).clone(), warning))
         }
-        Err(Refused { failure, made_nothing }) => {
+        Err(Refused { failure, made_nothing, .. }) => {
             if !made_nothing {
                 unplug_device(&local).await;
             }
@@ -231,6 +231,8 @@ pub(super) struct Refused {
     pub failure: Failure,
     /// Whether the namespace is as it was, so that what is there is not ours to remove.
     made_nothing: bool,
+    /// Whether there is no device to adopt any more.
+    pub device_gone: bool,
 }
 
 /// The TUN, the router's part, and the names. What was made stays when a later part fails: the caller takes it away.
@@ -242,7 +244,7 @@ pub(super) async fn plug(
     netns: Netns,
     plug: Plug,
 ) -> Result<Option<String>, Refused> {
-    let refused = |failure, made_nothing| Refused { failure, made_nothing };
+    let refused = |failure, made_nothing| Refused { failure, made_nothing, device_gone: false };
     let vni = node.network(Some(local.network.as_str())).map_err(|failure| refused(failure, true))?.vni;
     let spec = TunSpec { ifname: local.ifname.clone(), address: local.address, mtu_bytes: local.mtu_bytes };
     let (path, tun) = blocking(move || {
@@ -256,7 +258,7 @@ pub(super) async fn plug(
     let Tun { fd, facts, watch } = tun.map_err(|error| {
         // A refusal leaves the namespace as it was; a helper that died may have left a device.
         let made_nothing = !matches!(error, TunError::Helper(_));
-        refused(failures::tun(WHAT, &error), made_nothing)
+        Refused { failure: failures::tun(WHAT, &error), made_nothing, device_gone: error.is_gone() }
     })?;
     // A namespace without a name has no file of its own; `run` brings one along.
     let provided = blocking(move || resolv::provide(&path)).await;

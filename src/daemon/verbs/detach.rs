@@ -20,7 +20,7 @@ use crate::daemon::data::DataEvent;
 use crate::daemon::node::Node;
 use crate::gossip::{Done, OperationError};
 use crate::model::AttachmentId;
-use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::netns::Netns;
 use crate::sys::{clock, resolv, tun};
 
 /// How often namespaces are looked at to see whether they are still there.
@@ -33,7 +33,7 @@ pub async fn detach(node: &Node, target: &str, drain_s: Option<u64>, progress: &
         Err(_) if target.contains('/') => {
             let target = Target::Netns(target.to_owned());
             let netns = blocking(move || open(&target)).await.map_err(|error| failures::netns(&what, &error))?;
-            node.attachments.in_netns(netns.id())
+            node.attachments.in_netns(&netns.anchor().place())
         }
         Err(_) => None,
     };
@@ -130,13 +130,7 @@ pub async fn sweep(node: &Node) {
 }
 
 fn has_ended(local: &Local) -> bool {
-    matches!(
-        Netns::reopen(&local.anchor),
-        Err(NetnsError::NoSuchPath(_)
-            | NetnsError::NoSuchProcess(_)
-            | NetnsError::Replaced(_)
-            | NetnsError::NotANetns(_))
-    )
+    Netns::reopen(&local.anchor).is_err_and(|error| error.has_ended())
 }
 
 /// Takes off the containers whose interface has left them.
@@ -161,7 +155,9 @@ pub(super) async fn reconcile(node: &Node) {
     let served = node.attachments.served();
     let Ok(published) = node.call(|engine| engine.gossip.attachments()).await else { return };
     let recorded: BTreeSet<AttachmentId> = published.iter().map(|(_, container)| container.id).collect();
-    for id in served.into_iter().filter(|id| !recorded.contains(id)) {
+    // A leave that is under way has taken the records out, and says itself what becomes of the interfaces.
+    let is_leaving = node.leaving.is_under_way();
+    for id in served.into_iter().filter(|id| !recorded.contains(id) && !is_leaving) {
         tracing::warn!(attachment = %id, "a container without a record is detached");
         let_go(node, id).await;
     }

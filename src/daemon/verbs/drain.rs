@@ -9,7 +9,7 @@ use super::attach::blocking;
 use super::detach::take_off;
 use super::failures::with_causes;
 use crate::control::{ExitStatus, Failure};
-use crate::daemon::attachments::{Claim, Local};
+use crate::daemon::attachments::{Claim, ClaimError, Local};
 use crate::daemon::control::Progress;
 use crate::daemon::node::Node;
 use crate::membership::State;
@@ -76,7 +76,7 @@ pub(super) async fn follow(node: &Node, ids: &[AttachmentId], progress: &Progres
         () = progress.left() => false,
     };
     if told {
-        let_go_drained(node).await;
+        end(node, ids).await;
     }
     told
 }
@@ -99,11 +99,28 @@ pub(super) async fn wait(node: &Node, ids: &[AttachmentId], progress: &Progress)
     }
 }
 
-/// Detaches what has drained.
-pub(super) async fn let_go_drained(node: &Node) {
-    for id in node.attachments.drained(clock::now()) {
-        if let Ok((_claim, local)) = node.attachments.claim_held(id) {
-            take_off(node, &local).await;
+/// Detaches these, which have drained. What somebody else is detaching is waited for: afterwards all of them have gone.
+pub(super) async fn end(node: &Node, ids: &[AttachmentId]) {
+    for id in ids {
+        while let Err(ClaimError::Busy) = let_go(node, *id).await {
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
+}
+
+/// Detaches what has drained, whoever had it drain.
+pub(super) async fn let_go_drained(node: &Node) {
+    for id in node.attachments.drained(clock::now()) {
+        // What is being detached needs nobody else for it.
+        let _ = let_go(node, id).await;
+    }
+}
+
+/// Detaches one unless it drains on: somebody may have given it more time.
+async fn let_go(node: &Node, id: AttachmentId) -> Result<(), ClaimError> {
+    let (_claim, local) = node.attachments.claim_held(id)?;
+    if node.attachments.drained_at(id).is_some_and(|at| at <= clock::now()) {
+        take_off(node, &local).await;
+    }
+    Ok(())
 }

@@ -3,12 +3,12 @@
 //! An event is the difference between two looks at the node; so a listener hears what has become of things, and something that
 //! came and went between two looks is not told.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Answer;
 use super::look;
-use crate::control::{EventRow, Failure};
+use crate::control::{EventRow, Failure, HealthRow};
 use crate::daemon::control::Progress;
 use crate::daemon::node::Node;
 use crate::sys::clock;
@@ -68,12 +68,12 @@ impl Change {
 /// What one look saw, each thing by its id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
-    /// Name, and whether it is connected.
-    nodes: BTreeMap<String, (String, bool)>,
+    /// Name, and whether it is connected; nothing of one that this node does not dial, with which no connection is no news.
+    nodes: BTreeMap<String, (String, Option<bool>)>,
     networks: BTreeMap<String, String>,
     containers: BTreeMap<String, SeenContainer>,
-    /// Code and message, and what to try.
-    health: BTreeMap<(String, String), String>,
+    /// By code and what it is about, or else its message; what it says may count seconds.
+    health: BTreeMap<(String, String), (String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,14 +92,14 @@ impl Seen {
             (row.id, SeenContainer { place, public_key: row.public_key, state: row.state })
         });
         Ok(Self {
-            nodes: status.peers.into_iter().map(|peer| (peer.node, (peer.name, peer.state == "connected"))).collect(),
+            nodes: status.peers.into_iter().map(|peer| (peer.node, (peer.name, is_connected(&peer.state)))).collect(),
             networks: status
                 .networks
                 .into_iter()
                 .map(|network| (network.id.clone(), network.name.unwrap_or(network.id)))
                 .collect(),
             containers: containers.collect(),
-            health: status.health.into_iter().map(|row| ((row.code, row.message), row.hint)).collect(),
+            health: status.health.into_iter().map(health_entry).collect(),
         })
     }
 
@@ -114,8 +114,8 @@ impl Seen {
             if was.is_none() {
                 changes.push(Change::new("node-joined", id.clone(), name.clone()));
             }
-            if was.unwrap_or(false) != *connected {
-                let event = if *connected { "node-connected" } else { "node-unreachable" };
+            if let Some(connected) = connected.filter(|_| was.unwrap_or(Some(false)) != *connected) {
+                let event = if connected { "node-connected" } else { "node-unreachable" };
                 changes.push(Change::new(event, id.clone(), name.clone()));
             }
         }
@@ -137,17 +137,27 @@ impl Seen {
         for (id, name) in new_in(&before.networks, &self.networks) {
             changes.push(Change::new("network-removed", id.clone(), name.clone()));
         }
-        let told: HashSet<_> = before.health.keys().collect();
-        for ((code, message), hint) in &self.health {
-            if !told.contains(&(code.clone(), message.clone())) {
-                changes.push(Change::new("health-raised", code.clone(), format!("{message}; try: {hint}")));
-            }
+        for ((code, _), (message, hint)) in new_in(&self.health, &before.health) {
+            changes.push(Change::new("health-raised", code.clone(), format!("{message}; try: {hint}")));
         }
-        for ((code, message), _) in new_in(&before.health, &self.health) {
+        for ((code, _), (message, _)) in new_in(&before.health, &self.health) {
             changes.push(Change::new("health-cleared", code.clone(), message.clone()));
         }
         changes
     }
+}
+
+/// A peer that is suspected is still connected: one lost answer is enough for that.
+fn is_connected(state: &str) -> Option<bool> {
+    match state {
+        "undialled" => None,
+        state => Some(matches!(state, "connected" | "suspect")),
+    }
+}
+
+/// What makes it the same row as that of another look, and what is told of it.
+fn health_entry(row: HealthRow) -> ((String, String), (String, String)) {
+    ((row.code, row.subject.unwrap_or_else(|| row.message.clone())), (row.message, row.hint))
 }
 
 /// What the one has and the other has not.
@@ -165,10 +175,23 @@ mod tests {
             ((*id).to_owned(), SeenContainer { place, public_key: (*key).to_owned(), state: "ready".to_owned() })
         };
         Seen {
-            nodes: connected.map(|connected| ("b-id".to_owned(), ("b".to_owned(), connected))).into_iter().collect(),
+            nodes: connected
+                .map(|connected| ("b-id".to_owned(), ("b".to_owned(), Some(connected))))
+                .into_iter()
+                .collect(),
             networks: BTreeMap::new(),
             containers: containers.iter().map(container).collect(),
-            health: health.iter().map(|code| (((*code).to_owned(), "m".to_owned()), "h".to_owned())).collect(),
+            health: health.iter().map(|code| health_entry(health_row(code, None, "m"))).collect(),
+        }
+    }
+
+    fn health_row(code: &str, subject: Option<&str>, message: &str) -> HealthRow {
+        HealthRow {
+            code: code.to_owned(),
+            severity: "error".to_owned(),
+            subject: subject.map(ToOwned::to_owned),
+            message: message.to_owned(),
+            hint: "h".to_owned(),
         }
     }
 
@@ -199,5 +222,35 @@ mod tests {
         let subject = "b-id".to_owned();
         assert_eq!(events(&nobody, &there), [("node-joined", subject.clone()), ("node-connected", subject.clone())]);
         assert_eq!(events(&there, &nobody), [("node-left", subject)]);
+    }
+
+    #[test]
+    fn what_only_counts_on_is_no_news() {
+        let silent_for = |seconds: u64| {
+            let message = format!("node c is down: not heard for {seconds} s");
+            let health = health_entry(health_row("node-down", Some("c-id"), &message));
+            Seen { health: [health].into_iter().collect(), ..Seen::default() }
+        };
+        assert_eq!(events(&silent_for(4), &silent_for(5)), []);
+        assert_eq!(events(&Seen::default(), &silent_for(4)), [("health-raised", "node-down".to_owned())]);
+        assert_eq!(events(&silent_for(4), &Seen::default()), [("health-cleared", "node-down".to_owned())]);
+    }
+
+    #[test]
+    fn a_lost_answer_and_a_connection_that_nobody_needs_are_no_news() {
+        let in_state = |state: &str| {
+            let node = ("b-id".to_owned(), ("b".to_owned(), is_connected(state)));
+            Seen { nodes: [node].into_iter().collect(), ..Seen::default() }
+        };
+        let told = |before: &str, now: &str| {
+            events(&in_state(before), &in_state(now)).into_iter().map(|(event, _)| event).collect::<Vec<_>>()
+        };
+        for (before, now) in [("connected", "suspect"), ("suspect", "connected"), ("connected", "undialled")] {
+            assert!(told(before, now).is_empty(), "{before} to {now}");
+        }
+        assert_eq!(told("suspect", "down"), ["node-unreachable"]);
+        assert_eq!(told("undialled", "down"), ["node-unreachable"]);
+        assert_eq!(told("undialled", "connected"), ["node-connected"]);
+        assert_eq!(told("down", "connected"), ["node-connected"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::control::{Failure, HealthRow, PeerRow};
+use crate::daemon::attachments::Unserved;
 use crate::daemon::node::Node;
 use crate::daemon::watches::Fault;
 use crate::gossip::{Liveness, Waiting};
@@ -43,29 +44,34 @@ pub(super) async fn rows(
     for (id, liveness) in alive {
         if let Liveness::Down { heard } = liveness {
             let silent_s = clock::now().saturating_duration_since(*heard).as_secs();
-            rows.push(node_down(&node.node_name(membership, *id), silent_s));
+            rows.push(about(id, node_down(&node.node_name(membership, *id), silent_s)));
         }
     }
-    rows.extend(logs.waiting.map(|waiting| own_log_awaited(node, membership, &waiting)));
-    rows.extend(logs.unconfirmed.iter().map(|network| own_log_unconfirmed(membership, network)));
-    rows.extend(logs.equivocators.into_iter().map(|id| equivocation(&node.node_name(membership, id))));
+    rows.extend(logs.waiting.map(|waiting| about(node.id, own_log_awaited(node, membership, &waiting))));
+    rows.extend(logs.unconfirmed.iter().map(|id| about(id, own_log_unconfirmed(membership, id))));
+    rows.extend(logs.equivocators.into_iter().map(|id| about(id, equivocation(&node.node_name(membership, id)))));
     for network in membership.networks() {
         rows.extend(number_conflicts(network));
         rows.extend(definition_conflicts(network));
     }
-    rows.extend(node.watches.faults().iter().map(|(id, fault)| interface_fault(node, *id, fault)));
-    rows.extend(node.attachments.unserved().into_iter().map(unserved));
+    rows.extend(node.watches.faults().iter().map(|(id, fault)| about(id, interface_fault(node, *id, fault))));
+    rows.extend(node.attachments.unserved().into_iter().map(|(id, reason)| about(id, container_unserved(id, reason))));
     rows.extend(logs.unwritten.then(state_unwritten));
     rows.extend(ingress(node));
     Ok(rows)
 }
 
 fn error(code: &str, message: String, hint: impl Into<String>) -> HealthRow {
-    HealthRow { code: code.to_owned(), severity: "error".to_owned(), message, hint: hint.into() }
+    HealthRow { code: code.to_owned(), severity: "error".to_owned(), subject: None, message, hint: hint.into() }
 }
 
 fn warning(code: &str, message: String, hint: impl Into<String>) -> HealthRow {
-    HealthRow { code: code.to_owned(), severity: "warning".to_owned(), message, hint: hint.into() }
+    HealthRow { code: code.to_owned(), severity: "warning".to_owned(), subject: None, message, hint: hint.into() }
+}
+
+/// What a row is about: with the code it tells whether two rows, of two moments, are one.
+fn about(subject: impl ToString, row: HealthRow) -> HealthRow {
+    HealthRow { subject: Some(subject.to_string()), ..row }
 }
 
 /// What the outside does not reach.
@@ -82,7 +88,7 @@ fn ingress(node: &Node) -> Vec<HealthRow> {
 
 fn peer_unreachable(peer: &PeerRow) -> HealthRow {
     let message = format!("node {} is unreachable", peer.name);
-    error("peer-unreachable", message, "does UDP reach its endpoints? peerctl node ls")
+    about(&peer.node, error("peer-unreachable", message, "does UDP reach its endpoints? peerctl node ls"))
 }
 
 /// What is to be said of the cluster's signers and of this node itself.
@@ -157,10 +163,12 @@ fn equivocation(name: &str) -> HealthRow {
     error("equivocation", message, "is its state folder a copy of another node's? stop one of them")
 }
 
-fn unserved(id: AttachmentId) -> HealthRow {
-    let message = format!("container {id} of the last run waits for the records of its network");
-    let hint = "they come from the other nodes of the network: is one connected? peerctl node ls";
-    error("container-unserved", message, hint)
+fn container_unserved(id: AttachmentId, unserved: Unserved) -> HealthRow {
+    error(
+        "container-unserved",
+        format!("container {id} of the last run is not served: {}", unserved.why),
+        unserved.hint,
+    )
 }
 
 fn state_unwritten() -> HealthRow {
@@ -182,7 +190,7 @@ fn number_conflicts(network: &Network) -> Vec<HealthRow> {
                 container.id
             );
             let hint = format!("attach the second again: peerctl detach {}", container.id);
-            rows.push(warning("number-conflict", message, hint));
+            rows.push(about(container.id, warning("number-conflict", message, hint)));
         }
     }
     rows

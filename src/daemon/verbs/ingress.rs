@@ -120,8 +120,11 @@ fn with_front(row: IngressRoute, fronts: &Fronts, is_it: impl Fn(&Listen) -> boo
     IngressRoute { error, requests: connections_ever, errors: refused, rx_bytes: bytes_in, tx_bytes: bytes_out, ..row }
 }
 
-pub async fn enable(node: &Node, proxy_from: &[String]) -> Result<Answer, Failure> {
-    let proxy_from = subnets(proxy_from)?;
+pub async fn enable(node: &Node, proxy_from: Option<&[String]>) -> Result<Answer, Failure> {
+    let proxy_from = match proxy_from {
+        Some(texts) => subnets(texts)?,
+        None => node.ingress.settings().proxy_from,
+    };
     Program::find().await.map_err(|error| {
         let hint = match error {
             NginxError::Missing => {

@@ -9,20 +9,29 @@ use super::failures::operation;
 use crate::control::{ExitStatus, Failure, Left};
 use crate::daemon::control::Progress;
 use crate::daemon::node::Node;
-use crate::gossip::Done;
+use crate::gossip::{Done, OperationError};
 use crate::sys::clock;
 
 pub async fn leave(node: &Node, release: bool, drain_s: Option<u64>, progress: &Progress) -> Result<Answer, Failure> {
     let what = "cannot leave";
     let before = node.membership();
-    if let Some(drain_s) = drain_s {
-        let time = drain::time(what, drain_s)?;
-        // Nobody drains for a leave that is refused.
-        node.call(|engine| engine.gossip.check_leave()).await?.map_err(|error| operation(what, &error, &before))?;
+    let time = drain_s.map(|drain_s| drain::time(what, drain_s)).transpose()?;
+    // Nothing is drained or withdrawn for a leave that is refused.
+    node.call(|engine| engine.gossip.check_leave()).await?.map_err(|error| operation(what, &error, &before))?;
+    if let Some(time) = time {
         drain_all(node, what, time, progress).await?;
     }
-    let done = node.operate(|gossip| gossip.leave(clock::now()), None).await?;
-    match done.map_err(|error| operation(what, &error, &before))? {
+    let done = {
+        let _leaving = node.leaving.begin();
+        node.operate(|gossip| gossip.leave(clock::now()), None).await?
+    };
+    let cut_short = |error: OperationError| {
+        let failure = operation(what, &error, &before);
+        let hint =
+            format!("{}; its containers are withdrawn already, and leaving again goes on from there", failure.hint);
+        Failure { hint, ..failure }
+    };
+    match done.map_err(cut_short)? {
         Done::Left => {}
         _ => return Err(Failure::new(ExitStatus::Failure, what, "the node answered something else", "see its log")),
     }
@@ -53,6 +62,6 @@ async fn drain_all(node: &Node, what: &str, time: Duration, progress: &Progress)
         }
     }
     drain::wait(node, &draining, progress).await;
-    drain::let_go_drained(node).await;
+    drain::end(node, &draining).await;
     Ok(())
 }

@@ -215,8 +215,9 @@ pub async fn container(node: &Node, id: &str) -> Result<Answer, Failure> {
 
 pub fn domain_names(node: &Node, app: Option<&str>, network: Option<&str>) -> Result<Answer, Failure> {
     let network = node.network(network)?;
+    let app = app.map(str::to_ascii_lowercase);
     let apps: Vec<String> = match app {
-        Some(app) if network.kinds(app).next().is_some() => vec![app.to_owned()],
+        Some(app) if network.kinds(&app).next().is_some() => vec![app],
         Some(app) => {
             let what = format!("there is no application {app} in network {}", network.display_name());
             let why = "no container of it is attached";

@@ -99,7 +99,7 @@ pub async fn carry_out(
         Request::Deploy { app, version, network } => deploy::deploy(node, &app, version, network.as_deref()).await,
         Request::IngressStatus => Ok(ingress::status(node).await),
         Request::IngressRoutes => Ok(ingress::routes(node)),
-        Request::IngressEnable { proxy_from } => ingress::enable(node, &proxy_from).await,
+        Request::IngressEnable { proxy_from } => ingress::enable(node, proxy_from.as_deref()).await,
         Request::IngressDisable => ingress::disable(node).await,
         Request::IngressCertLs => Ok(ingress::certificates(node).await),
         Request::IngressCertAdd { chain, key } => ingress::add_certificate(node, chain, key).await,

@@ -15,6 +15,8 @@ use crate::services::{Service, What, is_public_suffix};
 /// The services of one network, or of all that this node holds; of one application, or of all.
 pub fn list(node: &Node, network: Option<&str>, app: Option<&str>) -> Result<Answer, Failure> {
     let only = network.map(|text| node.network(Some(text))).transpose()?;
+    let app = app.map(str::to_ascii_lowercase);
+    let app = app.as_deref();
     let membership = node.membership();
     let networks = membership.networks().filter(|network| only.as_ref().is_none_or(|only| only.id == network.id));
     let rows: Vec<ServiceRow> = networks
@@ -38,11 +40,13 @@ fn services_of<'n>(network: &'n Network, app: &'n Label) -> Vec<Service<'n>> {
 /// The service of a network that a person means by `NAME` or `NAME.NAMESPACE`, if there is one.
 pub(super) fn find<'n>(network: &'n Network, text: &str, app: Option<&str>) -> Result<Option<Service<'n>>, Failure> {
     let lower = text.to_ascii_lowercase();
+    let app = app.map(str::to_ascii_lowercase);
     let (name, namespace) = match lower.split_once('.') {
         Some((name, namespace)) => (name, Some(namespace)),
         None => (lower.as_str(), None),
     };
-    let app = app.or_else(|| namespace.map(|text| network.app_of_namespace(text).map_or(text, Label::as_str)));
+    let app =
+        app.as_deref().or_else(|| namespace.map(|text| network.app_of_namespace(text).map_or(text, Label::as_str)));
     let mut found: Vec<Service<'_>> = match app {
         Some(app) => Service::find(network, app, name).into_iter().collect(),
         None => network.apps().filter_map(|app| Service::find(network, app.as_str(), name)).collect(),

@@ -317,6 +317,24 @@ fn named_ports_have_srv_records_and_their_ancestors_exist() {
 }
 
 #[test]
+fn a_port_that_a_service_does_not_have_is_told_to_nobody_outside() {
+    let mut world = World::new();
+    world.put(1, "api", None, HERE);
+    world.put(2, "mongodb", None, HERE);
+    world.change(2, |container| container.server = Some(label("default")));
+    let caller = asker(None);
+    for name in ["_mongodb._tcp.mongodb.", "_x._tcp.api.", "_x._udp.api.", "_tcp.api.", "a._x._TCP.Api."] {
+        let (outcome, answer) = world.ask(&caller, name, RecordType::SRV);
+        assert_eq!((outcome, answer.response_code), MISSING, "{name}");
+        let [soa] = &answer.authorities[..] else { panic!("an SOA, not {answer}") };
+        assert_eq!(soa.name.num_labels(), 1, "{name} is of the service's zone");
+    }
+    for outside in ["www.api.", "_x._tcp.example.", "_sip._tcp.example.com.", "_tcp.www.api."] {
+        assert_eq!(world.code(&caller, outside).0, Outcome::Forward, "{outside}");
+    }
+}
+
+#[test]
 fn the_addresses_of_ports_come_along_where_there_is_room_and_truncate_nothing() {
     let mut world = World::new();
     let port = PortDef {
@@ -387,7 +405,10 @@ fn services_and_namespaces_are_listed_as_text() {
 fn each_step_of_a_choice_is_told() {
     let mut world = World::new();
     let service = ServiceDef { load_balancing: LoadBalancing::Closest, ..ServiceDef::default() };
-    world.define(|def| _ = def.services.insert(label("api"), service));
+    world.define(|def| {
+        def.namespace = label("backoffice-workers");
+        def.services.insert(label("api"), service);
+    });
     world.put(1, "api", Some("v1"), HERE);
     world.put(2, "api", Some("v2"), HERE);
     world.put(3, "api", Some("v2"), THERE);
@@ -402,8 +423,19 @@ fn each_step_of_a_choice_is_told() {
         (Caller { node: NodeId([9; 32]), ..asker(Some("v3")) }, "api."),
         (asker(None), "nothing."),
         (asker(None), "_services.svc.private-network.internal."),
+        (asker(None), "web.backoffice-workers."),
+        (asker(None), "nosuch.svc.private-network.internal."),
+        (asker(None), "nosuch.cloud66.local."),
+        (asker(None), "api.nosuch.cloud66.local."),
+        (asker(None), "www.api.svc.private-network.internal."),
+        (asker(None), "_x._tcp.api."),
+        (asker(None), "_x._tcp.nosuch.svc.private-network.internal."),
+        (asker(None), "web.svc.demo.private-network.internal."),
+        (asker(None), "svc.other.private-network.internal."),
+        (asker(None), "9.0.240.10.in-addr.arpa."),
     ] {
-        let explanation = explain(&membership, &world.network, &caller, &[], name).expect("a name");
+        let suffixes = ["cloud66.local".parse().expect("a suffix")];
+        let explanation = explain(&membership, &world.network, &caller, &suffixes, name).expect("a name");
         writeln!(told, "{name} asked by version {:?}: {}", caller.version, explanation.verdict).expect("writes");
         for step in explanation.steps {
             writeln!(told, "  {step}").expect("writes");

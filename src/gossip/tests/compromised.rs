@@ -9,7 +9,7 @@ use super::harness::Sim;
 use crate::gossip::exchange::{Asked, Exchanges, PEER_EXCHANGE_COUNT_MAX};
 use crate::gossip::message::Message;
 use crate::gossip::*;
-use crate::membership::body::{Body, ContainerBody, Deploy, Grant, Services, Share};
+use crate::membership::body::{Body, ContainerBody, Deploy, Grant, Revocation, Services, Share};
 use crate::membership::{
     Delta, Kind, LOG_MEMORY_LEN_MAX, ORIGIN_MEMORY_LEN_MAX, OwnLog, PARKED_COUNT_MAX, Pen, Role, Shard, State,
 };
@@ -216,6 +216,25 @@ fn a_host_grants_nothing_to_itself_and_shares_nothing_out() {
     assert!(!view.grants.contains_key(&stranger));
     assert_eq!(bad.sim.machine(0).addresses_held(&network), before);
     bad.assert_the_others_live();
+}
+
+#[test]
+fn a_node_that_leaves_a_thousand_times_keeps_nobody_from_hearing_of_an_expulsion() {
+    let mut bad = Compromised::new(86);
+    let cluster = bad.sim.machine(0).cluster().expect("a member");
+    let mut signer = Pen::new(bad.sim.nodes[0].identity.key().clone(), cluster, Boot(60));
+    let (id, expelled) = (bad.sim.id(1), NodeId([7; 32]));
+    let mut log = OwnLog::new(Shard::Cluster);
+    let leaves = (0..2000).map(|_| log.put(&mut bad.pen, &Body::Revocation(Revocation { node: id }), Rev(1)));
+    let leaves = leaves.collect();
+    let expulsion =
+        OwnLog::new(Shard::Cluster).put(&mut signer, &Body::Revocation(Revocation { node: expelled }), Rev(1));
+    bad.sim.on(2, |m, _| {
+        m.hear(leaves);
+        m.hear(vec![expulsion]);
+    });
+    bad.sim.run(SOON);
+    assert!(bad.sim.machine(2).is_expelled(expelled));
 }
 
 #[test]

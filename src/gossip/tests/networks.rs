@@ -143,7 +143,7 @@ fn a_restarted_node_knows_its_attachments_and_signs_later_than_before() {
     assert!(sim.wait(1, operation).is_ok());
     sim.until(SOON, |sim| {
         let view = sim.network(0, &network).expect("held");
-        view.container_by_key(key).is_some_and(|c| c.address == attached.address)
+        view.containers_by_key(key).map(|c| c.address).eq([attached.address])
     });
     sim.until(SOON, |sim| sim.machine(0).membership().node(sim.id(1)).is_some_and(|node| node.boot > boot));
     assert!(sim.machine(0).equivocators().is_empty());

@@ -5,7 +5,7 @@ use super::*;
 use crate::membership::body::{Body, Grant, NetworkDef, Revocation};
 use crate::membership::testing::{Fixture, key, node};
 use crate::membership::{Logs, OwnLog, Pen, Record, Role, Shard, Verdicts, Verifier};
-use crate::model::{Boot, ClusterId, Rev, Seq, Vni};
+use crate::model::{Boot, ClusterId, NodeId, Rev, Seq, Vni};
 
 fn rng(seed: u64) -> rand_chacha::ChaCha20Rng {
     rand_chacha::ChaCha20Rng::seed_from_u64(seed)
@@ -199,6 +199,51 @@ fn a_revocation_never_leaves_a_log() {
     let mut logs = Logs::default();
     logs.apply(&revoked).expect("sound");
     assert_eq!(logs.apply(&taken_back), Err(ApplyError::Revocation));
+}
+
+#[test]
+fn a_revocation_is_not_overwritten_by_what_nobody_reads() {
+    let (mut pen, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(Shard::Cluster);
+    log.put(&mut pen, &Body::Revocation(Revocation { node: node(4) }), Rev(1));
+    let revoked = log.seal(&mut pen, &mut rng).expect("changed");
+    log.put_raw(&mut pen, Kind::REVOCATION, node(4).0.to_vec(), Rev(2), b"no body".to_vec());
+    let garbled = log.seal(&mut pen, &mut rng).expect("changed");
+    log.put(&mut pen, &Body::Revocation(Revocation { node: node(4) }), Rev(3));
+    let again = log.seal(&mut pen, &mut rng).expect("changed");
+    let mut logs = Logs::default();
+    logs.apply(&revoked).expect("sound");
+    assert_eq!(logs.apply(&garbled), Err(ApplyError::Revocation));
+    logs.apply(&again).expect("said once more it is one still");
+}
+
+#[test]
+fn each_part_of_the_longest_log_fits_into_a_message() {
+    const PART_LEN_MAX: usize = 512 * 1024;
+    let (mut pen, mut rng) = (pen(1), rng(1));
+    let mut log = OwnLog::new(Shard::Cluster);
+    for number in 0..LOG_RECORD_COUNT_MAX as u32 {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        log.put(&mut pen, &Body::Revocation(Revocation { node: NodeId(id) }), Rev(1));
+    }
+    let mut source = Logs::default();
+    source.apply(&log.seal(&mut pen, &mut rng).expect("changed")).expect("sound");
+    let source = source.log(&Shard::Cluster, node(1)).expect("it is there");
+    let (mut since, mut parts) = (None, 0);
+    loop {
+        let part = source.delta_since(since, PART_LEN_MAX);
+        let mut verifier = Verifier::new(ClusterId([9; 32]), Verdicts::default());
+        let bytes = minicbor::to_vec_with(&part, &mut verifier).expect("encodes").len();
+        assert!(bytes <= PART_LEN_MAX + 9 * LOG_RECORD_COUNT_MAX + 1024, "{bytes} bytes");
+        assert!(part.wire_len() + 1024 >= bytes, "{} of {bytes} bytes were counted", part.wire_len());
+        parts += 1;
+        if part.rest != Rest::More {
+            break;
+        }
+        since = part.added.last().map(Verified::stamp);
+    }
+    assert!(parts > 1, "nothing was parted");
 }
 
 #[test]

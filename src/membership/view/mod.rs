@@ -99,13 +99,14 @@ impl Membership {
         if let Some(network) = self.networks.get(&text.parse().ok()?) {
             return Some(network);
         }
-        let mut named =
-            self.networks().filter(|network| network.name.as_ref().is_some_and(|name| name.as_str() == text));
+        let name: Label = text.parse().ok()?;
+        let mut named = self.networks().filter(|network| network.name.as_ref() == Some(&name));
         named.next().filter(|_| named.next().is_none())
     }
 
     /// The node that a person means by `text`: its name, else its id or the beginning of it if only one begins so.
     pub fn node_by_text(&self, text: &str) -> Option<&Arc<Node>> {
+        let text = &text.to_ascii_lowercase();
         let mut named = self.nodes().filter(|node| node.name.as_str() == text);
         if let Some(node) = named.next() {
             return Some(node).filter(|_| named.next().is_none());

@@ -1,6 +1,6 @@
 //! A private network: its containers, and what its owners say of their applications.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ pub struct Network {
     containers: Containers,
     /// Those outside of the containers' prefix: members like the others, but no name leads to them.
     extras: Containers,
-    by_key: HashMap<WgPublicKey, Ipv4Addr>,
+    /// What is said to have a key. A record names its key and proves nothing: two may name one.
+    by_key: BTreeSet<(WgPublicKey, Ipv4Addr)>,
     apps: BTreeMap<Label, App>,
     /// Whose a namespace is that a service file names.
     namespaces: BTreeMap<Label, Label>,
@@ -67,7 +68,7 @@ impl Network {
             grants: BTreeMap::new(),
             containers: BTreeMap::new(),
             extras: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_key: BTreeSet::new(),
             apps: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             edition: 0,
@@ -89,7 +90,7 @@ impl Network {
     pub fn insert_container(&mut self, container: Arc<Container>) {
         self.remove_container(container.address);
         let address = container.address;
-        self.by_key.insert(container.public_key, address);
+        self.by_key.insert((container.public_key, address));
         if !CONTAINERS.contains(address) {
             self.extras.insert(address, container);
             return;
@@ -109,9 +110,7 @@ impl Network {
     /// Takes the container at `address` out.
     pub fn remove_container(&mut self, address: Ipv4Addr) -> Option<Arc<Container>> {
         let old = self.containers.remove(&address).or_else(|| self.extras.remove(&address))?;
-        if self.by_key.get(&old.public_key) == Some(&address) {
-            self.by_key.remove(&old.public_key);
-        }
+        self.by_key.remove(&(old.public_key, address));
         if !CONTAINERS.contains(address) {
             return Some(old);
         }
@@ -180,9 +179,10 @@ impl Network {
         self.containers.get(&address).or_else(|| self.extras.get(&address))
     }
 
-    /// What is attached with a key.
-    pub fn container_by_key(&self, key: WgPublicKey) -> Option<&Arc<Container>> {
-        self.container_at(*self.by_key.get(&key)?)
+    /// What is attached with a key, as its records say: one, unless somebody says another's key.
+    pub fn containers_by_key(&self, key: WgPublicKey) -> impl Iterator<Item = &Arc<Container>> {
+        let said = self.by_key.range((key, Ipv4Addr::UNSPECIFIED)..=(key, Ipv4Addr::BROADCAST));
+        said.filter_map(|(_, address)| self.container_at(*address))
     }
 
     /// The container that answers to `number` of an application's type.
@@ -338,10 +338,10 @@ mod tests {
         let key = gateway.public_key;
         network.insert_container(Arc::new(gateway));
         assert_eq!((network.attachments().count(), network.containers().len(), network.apps().count()), (1, 0, 0));
-        assert_eq!(network.container_by_key(key).map(|gateway| gateway.address), Some(EXTRAS.first()));
+        assert!(network.containers_by_key(key).map(|gateway| gateway.address).eq([EXTRAS.first()]));
         assert_eq!((network.free_number("shop", "web"), network.edition()), (1, 0));
         assert!(network.remove_container(EXTRAS.first()).is_some());
-        assert_eq!((network.attachments().count(), network.container_by_key(key)), (0, None));
+        assert_eq!((network.attachments().count(), network.containers_by_key(key).count()), (0, 0));
     }
 
     #[test]
@@ -374,6 +374,6 @@ mod tests {
         assert_eq!((network.apps().count(), network.free_number("shop", "web")), (1, 2));
         network.remove_container(only.address);
         assert_eq!((network.apps().count(), network.kinds("shop").count()), (0, 0));
-        assert_eq!(network.container_by_key(only.public_key), None);
+        assert_eq!(network.containers_by_key(only.public_key).count(), 0);
     }
 }

@@ -435,6 +435,16 @@ fn a_port_rests_and_the_end_of_a_stream_is_answered_again_meanwhile() {
 }
 
 #[test]
+fn nobody_gets_segments_of_a_few_bytes() {
+    let mut line = Line::with(60, 1);
+    let (id, peer) = line.open();
+    line.stream(id).write(&[1; 500]);
+    line.after(Duration::from_secs(1));
+    assert_eq!(read(&mut line.peer(peer)).len(), 500);
+    assert_eq!(line.segment_bytes_seen.iter().copied().collect::<Vec<_>>(), [48]);
+}
+
+#[test]
 fn segments_are_as_long_as_the_other_end_and_the_path_take() {
     let mut line = Line::with(700, 1);
     let (id, peer) = line.open();

@@ -1,6 +1,7 @@
 //! Handshakes on a bad wire, under load, and by strangers.
 
 use super::*;
+use crate::packet::{Gso, Offload};
 
 /// The times of host 0's initiations since `begin`, in milliseconds.
 fn initiations(lab: &mut Lab, time: Duration, survives: impl Fn(&Datagram) -> bool) -> Vec<u128> {
@@ -52,6 +53,33 @@ fn the_packet_arrives_once_the_wire_lets_a_handshake_through() {
         lost += 1;
         lost > 3
     });
+    assert_eq!(lab.got(1, 2), [udp(1, 2, b"hello")]);
+}
+
+#[test]
+fn an_initiation_that_is_due_while_the_socket_is_full_is_sent_when_it_takes_more() {
+    let mut lab = Lab::new(3, &[Listed(GREEN, 1, 0, 0), Listed(GREEN, 2, 1, 0), Listed(GREEN, 3, 2, 0)]);
+    lab.send(0, &udp(1, 3, b"open"));
+    lab.send_only(0, &udp(1, 2, b"hello"));
+    lab.wire.clear();
+    // One packet leaves no room for another frame, and the socket takes nothing.
+    let (now, gso) = (lab.now, Gso::Udp { segment_bytes: 16 });
+    let mut packet = udp(1, 3, &[7; 65_000]);
+    let offload = Offload { gso, checksum: Some((20, 6)), headers_len: 28 };
+    lab.feed(0, now, id(1), &mut Superpacket::new(offload, &mut packet));
+    assert_eq!(lab.drops(0, DropReason::OutboxFull), 1);
+    let router = &mut lab.hosts[0].router;
+    assert!(router.poll_output().is_some());
+    router.hold_wire(0);
+    lab.now += Duration::from_millis(300);
+    while router.next_timeout().is_some_and(|at| at <= lab.now) {
+        router.handle_timeout(lab.now);
+    }
+    router.release_wire();
+    lab.collect(0);
+    lab.settle();
+    assert_eq!(lab.got(1, 2).len(), 0);
+    lab.pass(Duration::from_millis(10));
     assert_eq!(lab.got(1, 2), [udp(1, 2, b"hello")]);
 }
 

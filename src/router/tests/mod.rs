@@ -19,7 +19,7 @@ use rand_core::SeedableRng;
 
 use super::*;
 use crate::membership::{Container, Network, Node, Role, testing};
-use crate::model::{Boot, ClusterId, NetworkSecret, WgSecret};
+use crate::model::{Boot, ClusterId, NetworkSecret, Rev, WgSecret};
 use crate::packet::{Superpacket, UDP_HEADERS_LEN, write_udp};
 
 /// Some moment: the tests count from it.

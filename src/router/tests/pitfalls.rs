@@ -1,6 +1,6 @@
 //! What boringtun 0.7.1 does that would hurt, and what keeps it from doing so: each test fails without its guard.
 
-use super::noise::{DATA_OVERHEAD, LocalKey, Message, Noise, Panicked, RESULT_LEN_MIN, Step};
+use super::noise::{DATA_OVERHEAD, LocalKey, Message, NEW_PANICS, Noise, Panicked, RESULT_LEN_MIN, Step};
 use super::*;
 
 fn open() -> Lab {
@@ -68,23 +68,82 @@ fn without_a_session_nothing_is_sealed() {
     assert!(!a.has_session());
 }
 
+/// The tunnel of host 0 to container 2 panics after so many more calls.
+fn panic_after(lab: &mut Lab, calls: u32) -> &mut Noise {
+    let router = &mut lab.hosts[0].router;
+    let slot = router.tunnels.iter().find(|(_, tunnel)| tunnel.identity.address == address(2)).expect("there").0;
+    let noise = &mut router.tunnels[slot].noise;
+    noise.panics_after = Some(calls);
+    noise
+}
+
 #[test]
 fn a_panic_costs_one_tunnel_and_is_counted() {
     let mut lab = Lab::new(2, &[Listed(GREEN, 1, 0, 0), Listed(GREEN, 2, 1, 0), Listed(GREEN, 3, 1, 0)]);
     (2..4).for_each(|to| lab.send(0, &udp(1, to, b"open")));
     lab.got(1, 2);
     lab.got(1, 3);
-    let router = &mut lab.hosts[0].router;
-    let slot = router.tunnels.iter().find(|(_, tunnel)| tunnel.address == address(2)).expect("open").0;
-    router.tunnels[slot].noise.panics_next = true;
-    assert_eq!(router.tunnels[slot].noise.tick(&mut [0; 200]), Err(Panicked));
-    router.tunnels[slot].noise.panics_next = true;
+    assert_eq!(panic_after(&mut lab, 0).tick(&mut [0; 200]), Err(Panicked));
+    panic_after(&mut lab, 0);
     lab.send(0, &udp(1, 2, b"lost"));
     assert_eq!((lab.drops(0, DropReason::TunnelPanicked), lab.hosts[0].router.tunnel_count()), (1, 1));
     lab.send(0, &udp(1, 3, b"unharmed"));
     assert_eq!(lab.got(1, 3), [udp(1, 3, b"unharmed")]);
     lab.send(0, &udp(1, 2, b"anew"));
     assert_eq!(lab.got(1, 2), [udp(1, 2, b"anew")]);
+}
+
+/// One tunnel of host 0 has failed, and it makes another when it is needed.
+fn one_failed_and_the_next_one_works(mut lab: Lab) {
+    assert_eq!((lab.drops(0, DropReason::TunnelPanicked), lab.hosts[0].router.tunnel_count()), (1, 0));
+    lab.wire.clear();
+    lab.send(0, &udp(1, 2, b"anew"));
+    assert_eq!(lab.got(1, 2).last(), Some(&udp(1, 2, b"anew")));
+}
+
+#[test]
+fn a_panic_while_a_tunnel_is_made_or_asks_for_a_session_costs_that_tunnel() {
+    // The first initiation of all.
+    let mut lab = Lab::pair();
+    NEW_PANICS.set(true);
+    lab.send(0, &udp(1, 2, b"lost"));
+    NEW_PANICS.set(false);
+    one_failed_and_the_next_one_works(lab);
+
+    // One of a tunnel that had given up.
+    let mut lab = Lab::pair();
+    lab.send_only(0, &udp(1, 2, b"unheard"));
+    lab.pass_with(Duration::from_secs(20), |_| false);
+    panic_after(&mut lab, 0);
+    lab.send(0, &udp(1, 2, b"lost"));
+    one_failed_and_the_next_one_works(lab);
+}
+
+#[test]
+fn a_panic_at_what_waited_for_a_session_costs_that_tunnel_whoever_began() {
+    // The session is there once the response has been read, which is the call before.
+    let mut lab = Lab::pair();
+    lab.send_only(0, &udp(1, 2, b"lost"));
+    let initiation = lab.wire.pop_front().expect("sent");
+    lab.arrive(&initiation);
+    let response = lab.wire.pop_front().expect("answered");
+    panic_after(&mut lab, 1);
+    lab.arrive(&response);
+    one_failed_and_the_next_one_works(lab);
+
+    // The session is there once the other end uses it.
+    let mut lab = Lab::pair();
+    lab.send_only(1, &udp(2, 1, b"first"));
+    let initiation = lab.wire.pop_front().expect("sent");
+    lab.arrive(&initiation);
+    lab.send_only(0, &udp(1, 2, b"lost"));
+    lab.wire.retain(|datagram| datagram.bytes[8] == 2);
+    let response = lab.wire.pop_front().expect("answered");
+    lab.arrive(&response);
+    let first = lab.wire.pop_front().expect("used");
+    panic_after(&mut lab, 1);
+    lab.arrive(&first);
+    one_failed_and_the_next_one_works(lab);
 }
 
 #[test]

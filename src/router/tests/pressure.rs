@@ -6,8 +6,8 @@ use crate::packet::write_quench;
 const PACKET: [u8; 1300] = [7; 1300];
 
 /// What host 1 received in one go, with so much left in its socket.
-fn intake(queued_bytes: usize) -> Intake {
-    Intake { received_bytes: 64 << 10, took: Duration::from_micros(100), queued_bytes }
+fn intake(queued_bytes: usize) -> Option<Intake> {
+    Some(Intake { received_bytes: 64 << 10, took: Duration::from_micros(100), queued_bytes })
 }
 
 fn is_paused(lab: &Lab, host: usize, from: u8, to: u8) -> bool {
@@ -62,10 +62,24 @@ fn a_socket_that_is_emptied_in_time_has_nobody_pause_nor_does_a_small_sender() {
 }
 
 #[test]
+fn what_came_a_little_at_a_time_makes_nobody_a_large_sender() {
+    let mut lab = bulk();
+    lab.hosts[1].router.handle_intake(None);
+    for _ in 0..20 {
+        lab.send(0, &udp(1, 2, &PACKET));
+        lab.hosts[1].router.handle_intake(None);
+    }
+    let sent = lab.sent.len();
+    lab.hosts[1].router.handle_intake(intake(1 << 20));
+    lab.collect(1);
+    assert_eq!(lab.sent.len(), sent);
+}
+
+#[test]
 fn no_pause_is_longer_than_five_milliseconds_whatever_a_node_asks_for() {
     let mut lab = bulk();
-    let slow = Intake { took: Duration::from_secs(3), ..intake(1 << 30) };
-    lab.hosts[1].router.handle_intake(slow);
+    let slow = Intake { took: Duration::from_secs(3), ..intake(1 << 30).expect("there is one") };
+    lab.hosts[1].router.handle_intake(Some(slow));
     lab.collect(1);
     lab.settle();
     let resume = lab.hosts[0].router.next_resume(lab.now).expect("a pause");

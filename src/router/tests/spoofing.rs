@@ -97,6 +97,40 @@ fn a_member_that_hosts_a_container_cannot_speak_for_another() {
 }
 
 #[test]
+fn a_member_that_says_anothers_key_takes_nothing_from_it() {
+    let containers = [Listed(GREEN, 1, 0, 0), Listed(GREEN, 2, 1, 0)];
+    // Host 2 says that its own container has the key of container 2, and that it is where host 1 is.
+    for (last, lured) in [(200, false), (200, true), (0, false), (0, true)] {
+        let mut lab = Lab::new(3, &containers);
+        let honest = membership(3, &containers);
+        let mut network = Network::clone(honest.network_by_vni(vni(GREEN)).expect("there"));
+        let said = Container {
+            id: id(last),
+            node: node(2),
+            public_key: secret(2, 0).public(),
+            rev: Rev(0),
+            ..testing::container(address(last))
+        };
+        network.insert_container(Arc::new(said));
+        let nodes = honest.nodes().map(|node| Node { endpoints: vec![endpoint(2), endpoint(1)], ..Node::clone(node) });
+        let view = Arc::new(Membership::new(ClusterId([9; 32]), nodes, [network]));
+        let now = lab.now;
+        for host in [0, 1] {
+            lab.set_membership(host, &view);
+        }
+        lab.hosts[0].router.set_endpoint(now, node(1), endpoint(1));
+        lab.hosts[1].router.set_endpoint(now, node(0), endpoint(0));
+        if lured {
+            lab.send(0, &udp(1, last, b"to the other"));
+        }
+        lab.send(1, &udp(2, 1, b"there"));
+        assert_eq!(lab.got(0, 1).len(), 1, "from 2, {last}, {lured}");
+        lab.send(0, &udp(1, 2, b"and back"));
+        assert_eq!(lab.got(1, 2).len(), 1, "to 2, {last}, {lured}");
+    }
+}
+
+#[test]
 fn a_member_cannot_reach_past_the_container_of_the_tunnel() {
     // To host 1 the key of container 1 is that of the container at address 4, which host 0 has as well.
     let mut lab = Lab::new(2, &[Listed(GREEN, 1, 0, 0), Listed(GREEN, 4, 0, 0), Listed(GREEN, 2, 1, 0)]);

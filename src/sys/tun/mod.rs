@@ -133,6 +133,11 @@ impl TunError {
             Self::NoSuchInterface(_) | Self::NotOurs(_) | Self::Step { .. } | Self::Helper(_) => None,
         }
     }
+
+    /// Whether the device that was to be adopted has gone for good. Otherwise the system may only not give it at this moment.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NoSuchInterface(_) | Self::NotOurs(_))
+    }
 }
 
 /// What a helper is told to do with a TUN.

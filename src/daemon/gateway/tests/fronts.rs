@@ -14,7 +14,7 @@ fn unix(path: &Path) -> Listen {
 
 fn front(listen: &Listen, to: &[u8]) -> Front {
     let to = to.iter().map(|last| container(*last)).collect();
-    Front { listen: listen.clone(), network: network(), to, kept: Vec::new() }
+    Front { listen: listen.clone(), network: network(), to, spare: Vec::new(), kept: Vec::new() }
 }
 
 async fn set(handle: &GatewayHandle, fronts: Vec<Front>) -> Fronts {
@@ -71,6 +71,33 @@ async fn connections_go_to_the_containers_in_turn_and_past_those_that_refuse() {
 }
 
 #[tokio::test]
+async fn a_connection_that_a_container_does_not_take_is_a_spare_ones_and_such_a_container_is_asked_last_for_a_while() {
+    let (handle, _containers) = gateway(&[(1, Does::Refuse), (2, Does::Echo), (3, Does::Echo)]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("web");
+    let listen = unix(&path);
+    let spared = |to: &[u8], spare: &[u8]| {
+        let spare = spare.iter().map(|last| container(*last)).collect();
+        vec![Front { spare, ..front(&listen, to) }]
+    };
+    set(&handle, spared(&[2], &[1, 3])).await;
+    for _ in 0..4 {
+        assert_eq!(greeting(&path).await.expect("a container"), 2, "its own comes first");
+    }
+    set(&handle, spared(&[1], &[2, 3])).await;
+    let mut greetings = Vec::new();
+    for _ in 0..6 {
+        greetings.push(greeting(&path).await.expect("a container"));
+    }
+    assert!(greetings == [2, 3, 2, 3, 2, 3] || greetings == [3, 2, 3, 2, 3, 2], "{greetings:?}");
+    let refused = handle.stats().await[&network()].refused;
+    assert!((1..6).contains(&refused), "asked {refused} times");
+    set(&handle, spared(&[1], &[])).await;
+    assert!(greeting(&path).await.is_err());
+    assert!(handle.stats().await[&network()].refused > refused, "one that is alone is asked all the same");
+}
+
+#[tokio::test]
 async fn a_change_touches_no_connection_and_a_front_that_goes_leaves_them() {
     let (handle, _containers) = gateway(&[(1, Does::Echo), (2, Does::Echo)]).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -105,8 +132,9 @@ async fn a_host_port_takes_both_families_and_a_refusal_is_a_reset() {
         assert_eq!(heard, b"over TCP");
     }
     set(&handle, vec![front(&listen, &[2])]).await;
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
-    assert!(stream.read_u8().await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
+    // It may come before it is known that there is a connection.
+    let read = async { TcpStream::connect(("127.0.0.1", port)).await?.read_u8().await };
+    assert!(read.await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
     let status = ended(&handle, &listen).await;
     assert_eq!((status.connections_ever, status.refused), (2, 1));
     assert_eq!((status.bytes_in, status.bytes_out), (16, 18));
