@@ -21,6 +21,7 @@ mod record;
 mod scheme;
 mod shares;
 mod signed;
+mod taken;
 #[cfg(test)]
 pub mod testing;
 mod view;

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use super::body::{Body, Release, Share};
 use super::record::Stamp;
 use super::signed::Verified;
+use super::taken::Taken;
 use crate::model::{CONTAINERS, EXTRAS, Ipv4Range, NodeId};
 
 /// Neighbouring addresses of one fate.
@@ -54,38 +55,47 @@ impl Holdings {
                 _ => {}
             }
         }
-        // The latest first, so that of two shares of one address the earlier has the last word: it was the one in use.
-        shares.sort_by_key(|(origin, stamp, _)| std::cmp::Reverse((*stamp, *origin)));
+        // Of two shares of one address the earlier counts: it was the one in use.
+        shares.sort_by_key(|(origin, stamp, _)| (*stamp, *origin));
+        // What each share gave, by home, record and holder.
+        let mut given: BTreeMap<(NodeId, Stamp, NodeId), Vec<Ipv4Range>> = BTreeMap::new();
+        let mut shared = Taken::default();
         for (origin, stamp, share) in shares.iter().filter(|(origin, ..)| *origin == creator) {
-            this.change(share.range, |segment| {
-                segment.home = if share.home { share.holder } else { *origin };
-                segment.holder = Some(share.holder);
-                segment.share = Some(*stamp);
-            });
-        }
-        for (origin, stamp, share) in shares.iter().filter(|(origin, _, share)| *origin != creator && !share.home) {
-            this.change(share.range, |segment| {
-                if segment.home == *origin {
-                    segment.holder = Some(share.holder);
-                    segment.share = Some(*stamp);
-                }
-            });
-        }
-        let given: BTreeMap<(NodeId, Stamp), &Share> = shares
-            .iter()
-            .map(|(by, stamp, share)| ((if share.home { share.holder } else { *by }, *stamp), *share))
-            .collect();
-        for (origin, release) in releases {
-            // Of its own share, and within it.
-            let share = given.get(&(release.home, release.share));
-            if !share.is_some_and(|share| share.holder == origin && share.range.covers(release.range)) {
-                continue;
+            let home = if share.home { share.holder } else { *origin };
+            let new = shared.take(share.range);
+            for range in &new {
+                this.change(*range, |segment| {
+                    *segment = Segment { home, holder: Some(share.holder), share: Some(*stamp), ..*segment };
+                });
             }
-            this.change(release.range, |segment| {
-                if (segment.home, segment.holder, segment.share) == (release.home, Some(origin), Some(release.share)) {
-                    segment.holder = None;
+            given.entry((home, *stamp, share.holder)).or_default().extend(new);
+        }
+        let mut shared: BTreeMap<NodeId, Taken> = BTreeMap::new();
+        for (origin, stamp, share) in shares.iter().filter(|(origin, _, share)| *origin != creator && !share.home) {
+            let new = shared.entry(*origin).or_default().take(share.range);
+            for range in &new {
+                this.change(*range, |segment| {
+                    if segment.home == *origin {
+                        *segment = Segment { holder: Some(share.holder), share: Some(*stamp), ..*segment };
+                    }
+                });
+            }
+            given.entry((*origin, *stamp, share.holder)).or_default().extend(new);
+        }
+        let mut released: BTreeMap<(NodeId, Stamp, NodeId), Taken> = BTreeMap::new();
+        for (origin, release) in releases {
+            // Of its own share, and what that gave.
+            let share = (release.home, release.share, origin);
+            let Some(parts) = given.get(&share) else { continue };
+            for new in released.entry(share).or_default().take(release.range) {
+                for part in parts.iter().filter_map(|part| part.overlap(new)) {
+                    this.change(part, |segment| {
+                        if (segment.home, segment.share, segment.holder) == (share.0, Some(share.1), Some(share.2)) {
+                            segment.holder = None;
+                        }
+                    });
                 }
-            });
+            }
         }
         this
     }
@@ -180,3 +190,6 @@ pub fn ranges_of(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Ipv4Range
     }
     ranges
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,9 +68,9 @@ impl Ipv4Range {
         self.first <= other.first && other.last <= self.last
     }
 
-    /// Whether the two have an address in common.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
+    /// What the two have in common.
+    pub fn overlap(self, other: Self) -> Option<Self> {
+        Self::new(self.first.max(other.first), self.last.min(other.last)).ok()
     }
 
     /// The addresses, upwards.
@@ -119,7 +119,7 @@ mod tests {
     fn a_network_has_1022_container_addresses_and_nothing_of_ours_is_one() {
         assert_eq!(CONTAINERS.count(), CONTAINER_COUNT_MAX as u64);
         assert!(!CONTAINERS.contains(RESOLVER));
-        assert!(!CONTAINERS.overlaps(EXTRAS));
+        assert_eq!(CONTAINERS.overlap(EXTRAS), None);
         assert!(!EXTRAS.contains(RESOLVER));
     }
 
