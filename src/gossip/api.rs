@@ -216,6 +216,8 @@ pub enum OperationError {
     Busy,
     #[error("the state could not be written to disk")]
     NotStored,
+    #[error("this node has said as much as the others take in of one node")]
+    LogFull,
     #[error("the cluster's root key lies on this node, and would be lost")]
     RootKeyHere,
     #[error("this node is the cluster's last signer: nobody could admit a node or expel one any more")]
@@ -246,6 +248,8 @@ pub enum JoinError {
     SignerNotStored,
     #[error("this node could not write its membership to disk")]
     NotStored,
+    #[error("the signer has admitted as many nodes as one signer can")]
+    SignerFull,
     #[error("the signer answered for another cluster than the token names")]
     OtherCluster,
     #[error("the signer's answer does not hold: {0}")]

@@ -18,6 +18,7 @@ impl Gossip {
     pub fn define_app(&mut self, network: &NetworkId, def: AppDef, now: Instant) -> OperationId {
         self.operate(now, |this| {
             this.check_app(network, &def)?;
+            this.check_room(&Shard::Network(network.clone()))?;
             this.put_app(network, def.id.clone(), Some(Arc::new(def)));
             Ok(Done::Updated)
         })
@@ -73,6 +74,7 @@ impl Gossip {
             if state.view.app(app.as_str()).is_none() {
                 return Err(OperationError::NoApp(app));
             }
+            this.check_room(&Shard::Network(network.clone()))?;
             let (rev, forgotten) = (state.next_deploy_rev(&app), forgotten(state, &app));
             if let Some((log, pen)) = this.own(&Shard::Network(network.clone())) {
                 let said = log.records().filter_map(|record| match record.body() {

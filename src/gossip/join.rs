@@ -104,6 +104,7 @@ impl Gossip {
                     JoinRefusal::NameTaken => JoinError::NameTaken,
                     JoinRefusal::Expelled => JoinError::Expelled,
                     JoinRefusal::NotStored => JoinError::SignerNotStored,
+                    JoinRefusal::Full => JoinError::SignerFull,
                 });
                 self.close(connection, "the signer refused the token");
             }

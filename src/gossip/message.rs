@@ -91,6 +91,9 @@ pub(super) enum JoinRefusal {
     /// The signer's disk refuses; the token is as good as it was.
     #[n(5)]
     NotStored,
+    /// The signer's log takes no node more; another signer's does.
+    #[n(6)]
+    Full,
 }
 
 /// A stranger is admitted.

@@ -16,6 +16,7 @@ mod agree;
 mod alive;
 mod api;
 mod attach;
+mod capacity;
 mod claim;
 mod define;
 mod exchange;

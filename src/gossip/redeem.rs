@@ -52,6 +52,7 @@ impl Gossip {
                 return Err(OperationError::NoRootKey);
             }
             let cluster = state.id;
+            this.check_room(&Shard::Cluster)?;
             let token = Token::random(cluster, this.me, &this.config.endpoints, &mut this.rng);
             let invite = Invite {
                 id: token.invite(),
@@ -130,6 +131,9 @@ impl Gossip {
                 || promised.any(|(holder, _)| *holder != joiner)
             {
                 return Err(JoinRefusal::NameTaken);
+            }
+            if self.check_room(&Shard::Cluster).is_err() {
+                return Err(JoinRefusal::Full);
             }
             self.invites[at].consumed.push((joiner, join.name.clone()));
         }

@@ -108,6 +108,10 @@ pub fn operation(what: impl std::fmt::Display, error: &OperationError, membershi
             let hint = "make room, or make the state folder writable: the node then goes on by itself".to_owned();
             (ExitStatus::Failure, error.to_string(), hint)
         }
+        OperationError::LogFull => {
+            let hint = "do it on another node: another owner of the network, or another signer for joins and networks";
+            (ExitStatus::Failure, error.to_string(), hint.to_owned())
+        }
         OperationError::RootKeyHere => {
             let hint = "move root.key to a safe place offline and restart peerd, then leave".to_owned();
             (Conflict, error.to_string(), hint)
@@ -135,6 +139,7 @@ fn join(error: JoinError) -> (ExitStatus, &'static str) {
         JoinError::NameTaken => (Conflict, "start the daemon with another --name"),
         JoinError::Expelled => (Permission, "an expelled key stays out: start with an empty --state-dir"),
         JoinError::SignerNotStored => (ExitStatus::Failure, "make room on the signer's disk; the token stays good"),
+        JoinError::SignerFull => (ExitStatus::Failure, "peerctl invite on another signer makes a token that is taken"),
         JoinError::NotStored => {
             (ExitStatus::Failure, "make room, or make the state folder writable; the token stays good")
         }

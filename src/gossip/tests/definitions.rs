@@ -143,3 +143,33 @@ fn old_deploys_are_forgotten_but_not_of_a_version_that_has_a_container() {
     let kept = deployed(&sim, 0, &network);
     assert_eq!((kept.len(), &*kept[0], &**kept.last().expect("one")), (33, "v0", "v49"));
 }
+
+#[test]
+fn an_owner_says_no_more_than_others_take_in_and_goes_on_with_the_rest() {
+    let (mut sim, network) = Sim::networked_by(304, 2, 3);
+    sim.run(SOON);
+    let app = |n: u32| AppDef { title: Some("x".repeat(56_000)), ..AppDef::new(label(&format!("app-{n}"))) };
+    let mut defined = 0;
+    let refused = loop {
+        match define(&mut sim, 0, &network, app(defined)) {
+            Ok(_) => defined += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, OperationError::LogFull);
+    let knows = |sim: &Sim, at: usize, n: u32| {
+        sim.network(at, &network).is_some_and(|held| held.definition(&format!("app-{n}")).is_some())
+    };
+    let minute = Duration::from_secs(60);
+    sim.until(minute, |sim| (0..defined).all(|n| (0..3).all(|at| knows(sim, at, n))));
+    sim.attach(0, &network).expect("what a network bounds finds room");
+    define(&mut sim, 1, &network, app(defined)).expect("another owner has room");
+    sim.kill(0);
+    sim.start_node(0).expect("its own log is one that it takes in");
+    sim.until(minute, |sim| knows(sim, 0, defined) && sim.agree(&[0, 1, 2], &network));
+    assert_eq!(sim.network(2, &network).expect("held").containers().len(), 1);
+    // What ends makes room.
+    let operation = sim.on(0, |m, now| m.undefine_app(&network, label("app-0"), now));
+    sim.wait(0, operation).expect("taken back");
+    define(&mut sim, 0, &network, app(defined + 1)).expect("there is room again");
+}
