@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cred;
 pub mod device_pair;
 pub mod helper;
+pub mod host_udp;
 pub mod interfaces;
 pub mod lab;
 pub mod netlink;

@@ -1,7 +1,7 @@
 //! The node's one UDP socket: batches out, batches in.
 //!
 //! Where the kernel has segmentation offload (UDP_SEGMENT) and receive offload (UDP_GRO), one call moves up to 64 datagrams;
-//! where it has not, the same calls move one each. quinn-udp knows the details; no other file but the QUIC socket names it.
+//! where it has not, the same calls move one each. quinn-udp knows the details.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -159,7 +159,8 @@ const ASK: &str = r#"
 import socket, sys
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.settimeout(1)
-sock.sendto(sys.argv[3].encode(), (sys.argv[1], int(sys.argv[2])))
+sock.connect((sys.argv[1], int(sys.argv[2])))
+sock.send(sys.argv[3].encode())
 print(sock.recv(2048).decode())
 "#;
 
@@ -179,6 +180,11 @@ fn t3_tcp_and_udp_are_ports_of_the_host_that_runs_the_one_container() {
         serves(&client, &[&format!("http://{}:25/", a.address())], "mail")?;
         let ask = |host: &Host| client.exec(&["python3", "-c", ASK, host.address(), "111", "hello"]);
         until_true("a datagram and its answer", SOON, || Ok(ask(&a)?.stdout == "mail hello\n"))?;
+        // At another address of the host: the client takes an answer from that one alone.
+        a.exec(&["ip", "address", "add", "198.51.100.1/32", "dev", "eth0"])?.ok()?;
+        client.exec(&["ip", "route", "add", "198.51.100.1/32", "via", a.address()])?.ok()?;
+        let elsewhere = client.exec(&["python3", "-c", ASK, "198.51.100.1", "111", "again"])?;
+        ensure!(elsewhere.stdout == "mail again\n", "{elsewhere}");
         // Not on the node that does not run it.
         ensure!(is_closed(&client, &format!("http://{}:25/", b.address()))? && ask(&b)?.code != 0);
         // One on a node; the refusal names the holder.

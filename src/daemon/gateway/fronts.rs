@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -14,8 +14,10 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::counters::Counters;
+use super::sessions::Asker;
 use super::{Front, Fronts, Listen};
 use crate::model::NetworkId;
+use crate::sys::host_udp::HostUdp;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -25,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Where something comes in.
 pub(super) enum Door {
     Stream(OwnedFd),
-    Datagram(UdpSocket),
+    Datagram(HostUdp),
 }
 
 /// A front, listening or not.
@@ -84,10 +86,10 @@ impl Listener {
         self.ready && self.paused_until.is_none() && self.door.is_some()
     }
 
-    pub(super) fn answer(&self, to: SocketAddr, payload: &[u8]) {
+    pub(super) fn answer(&self, asker: &Asker, payload: &[u8]) {
         if let Some(Door::Datagram(socket)) = &self.door {
-            match socket.send_to(payload, to) {
-                Ok(_) => self.counters.carried(0, payload.len() as u64),
+            match socket.send(payload, asker.client, asker.at) {
+                Ok(()) => self.counters.carried(0, payload.len() as u64),
                 Err(_) => self.counters.dropped(),
             }
         }
@@ -220,7 +222,9 @@ fn open(registry: &Registry, listen: &Listen, token: Token) -> Result<Door, Stri
     let door = match listen {
         Listen::Unix { path, mode } => bind_unix(path, *mode).map(|socket| Door::Stream(socket.into())),
         Listen::Tcp(address) => bind_host(*address, Type::STREAM).map(|socket| Door::Stream(socket.into())),
-        Listen::Udp(address) => bind_host(*address, Type::DGRAM).map(|socket| Door::Datagram(socket.into())),
+        Listen::Udp(address) => {
+            bind_host(*address, Type::DGRAM).and_then(|socket| HostUdp::new(socket.into())).map(Door::Datagram)
+        }
     };
     let door = door.map_err(|error| error.to_string())?;
     match registry.register(&mut SourceFd(&fd(&door)), token, Interest::READABLE) {

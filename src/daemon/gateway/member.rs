@@ -234,7 +234,7 @@ fn answer(now: Instant, sessions: &mut Sessions, stats: &mut GatewayStats, front
     let Some(asker) = sessions.answer(now, datagram.destination.port(), datagram.source) else { return };
     if let Some(listener) = fronts.by_number(asker.front) {
         stats.bytes_out += datagram.payload.len() as u64;
-        listener.answer(asker.client, datagram.payload);
+        listener.answer(&asker, datagram.payload);
     }
 }
 

@@ -4,7 +4,7 @@
 //! something to say.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// How long a session lasts in which nothing is said (RFC 4787 wants two minutes of a translator that cannot know better; a
@@ -21,6 +21,8 @@ pub(super) struct Asker {
     /// The front's number.
     pub(super) front: u64,
     pub(super) client: SocketAddr,
+    /// At which of the host's addresses, where that is known: it takes answers from no other.
+    pub(super) at: Option<IpAddr>,
 }
 
 struct Session {
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     fn asker(port: u16) -> Asker {
-        Asker { front: 1, client: SocketAddr::from(([192, 0, 2, 1], port)) }
+        Asker { front: 1, client: SocketAddr::from(([192, 0, 2, 1], port)), at: None }
     }
 
     fn to(last: u8) -> SocketAddrV4 {

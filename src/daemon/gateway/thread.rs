@@ -364,14 +364,19 @@ impl GatewayThread {
                         Err(_) => {}
                     }
                 }
-                Some(Door::Datagram(socket)) => match socket.recv_from(&mut self.buffer[..]) {
-                    Ok((len, client)) => {
-                        let asker = Asker { front: listener.number, client };
-                        let gateway = gateway.and_then(|slot| self.gateways[slot].as_mut());
-                        let asked = gateway.map(|gateway| gateway.ask(now, listener, asker, &self.buffer[..len]));
-                        let (passed, ended) = asked.unwrap_or_default();
-                        if !passed {
-                            listener.counters.dropped();
+                Some(Door::Datagram(socket)) => match socket.recv(&mut self.buffer[..]) {
+                    Ok(asked) => {
+                        let asker = Asker { front: listener.number, client: asked.from, at: asked.at };
+                        let mut gateway = gateway.and_then(|slot| self.gateways[slot].as_mut());
+                        let mut ended = None;
+                        for payload in asked.batch.iter() {
+                            let passed = gateway.as_mut().map(|gateway| gateway.ask(now, listener, asker, payload));
+                            let (passed, ended_for_it) = passed.unwrap_or_default();
+                            // Of one asker the first datagram alone can begin a session.
+                            ended = ended.or(ended_for_it);
+                            if !passed {
+                                listener.counters.dropped();
+                            }
                         }
                         ended.into_iter().for_each(|front| self.listeners.session_ended(front));
                     }
