@@ -106,7 +106,9 @@ fn program() -> PathBuf {
 fn sealed_copy(program: &Path) -> io::Result<File> {
     let mut copy = File::from(memfd_create(ARGUMENT, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     io::copy(&mut File::open(program)?, &mut copy)?;
-    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    // Nobody has mapped it yet, so that no write can begin any more is as much as `WRITE`; which fails with EBUSY where the kernel
+    // itself holds one of the pages for a moment.
+    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE)?;
     // What is open for writing cannot be executed.
     File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))
 }
@@ -207,5 +209,24 @@ impl Drop for Running {
         // Fails only for a process that has ended and been waited for, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_copy_that_is_executed_is_the_program_and_nobody_changes_it() {
+        let program = Path::new("/bin/sh");
+        let copy = sealed_copy(program).expect("copies");
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        assert!(std::fs::read(&path).expect("reads") == std::fs::read(program).expect("reads"));
+        let mut opened = File::options().write(true).open(&path).expect("its owner may open it");
+        let refused = |result: io::Result<()>| result.err().map(|e| e.kind()) == Some(io::ErrorKind::PermissionDenied);
+        assert!(refused(opened.write_all(b"x")) && refused(opened.set_len(0)) && refused(opened.set_len(1 << 24)));
+        assert!(fcntl_add_seals(&copy, SealFlags::empty()).is_err(), "no seal can be added");
     }
 }
