@@ -1,12 +1,15 @@
 //! The resolver configuration of containers; never the host's own.
 //!
 //! A namespace that `ip netns` made takes its `/etc/resolv.conf` from `/etc/netns/NAME/resolv.conf` (ip-netns(8)).
-//! [`provide`] writes that file and [`withdraw`] takes it away; a file that somebody else wrote is never touched.
+//! [`provide`] writes that file and [`withdraw`] takes it away; a file that somebody else wrote is never touched. What a process
+//! has of its own is only looked at: [`check`].
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// What a container's resolver is told (`FEATURES.md` E9).
 pub const RESOLV_CONF: &str = "nameserver 169.254.240.53\nsearch svc.private-network.internal\noptions ndots:1 edns0\n";
@@ -19,6 +22,8 @@ const NAMED_ETC: &str = "/etc/netns";
 const FILE_NAME: &str = "resolv.conf";
 /// What is being written, until it is whole. It is always ours.
 const TEMPORARY: &str = ".resolv.conf.peerd";
+/// More of a container's own file is not read.
+const READ_LEN_MAX: u64 = 64 << 10;
 
 /// Why a container's names are not set up. It can be attached all the same.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +32,42 @@ pub enum ResolvError {
     Foreign(PathBuf),
     #[error("{} cannot be written", path.display())]
     Impossible { path: PathBuf, source: io::Error },
+    #[error("its /etc/resolv.conf has no line nameserver 169.254.240.53, or another nameserver before it")]
+    Elsewhere,
 }
 
 /// Writes the resolver configuration for the namespace at `netns`; the file's path, for [`withdraw`], or `None` for a
 /// namespace without a name, in whose place nobody would look for such a file.
 pub fn provide(netns: &Path) -> Result<Option<PathBuf>, ResolvError> {
     etc_of(netns).map(|folder| provide_in(&folder)).transpose()
+}
+
+/// Whether the files of the process `pid` name the resolver first. If they cannot be looked at, nothing is said against them.
+pub fn check(pid: u32) -> Result<(), ResolvError> {
+    let Ok(root) = File::open(format!("/proc/{pid}/root")) else { return Ok(()) };
+    if asks_us(&root).unwrap_or(true) { Ok(()) } else { Err(ResolvError::Elsewhere) }
+}
+
+/// The files below `root` are a stranger's: they are looked up within it, and nothing there is waited for.
+fn asks_us(root: &File) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = match openat2(root, "etc/resolv.conf", flags, Mode::empty(), beneath) {
+        Ok(file) => File::from(file),
+        // Without the file the C libraries ask 127.0.0.1.
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut bytes = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(READ_LEN_MAX).read_to_end(&mut bytes)?;
+    }
+    let first = |text: &str| text.lines().find(|line| line.starts_with("nameserver")).map(words);
+    Ok(first(&String::from_utf8_lossy(&bytes)) == first(RESOLV_CONF))
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_ascii_whitespace().map(ToOwned::to_owned).collect()
 }
 
 /// Where [`provide`] would write for the namespace at `netns`, whether or not something is there.
@@ -165,6 +200,41 @@ mod tests {
         let path = provide_in(etc.path()).expect("written");
         withdraw(&path).expect("removed");
         assert!(etc.path().join("hosts").exists());
+    }
+
+    #[test]
+    fn a_containers_own_file_is_looked_at_within_its_root_and_not_waited_for() {
+        use rustix::fs::{FileType, mknodat};
+        let asks = |make: &dyn Fn(&Path)| {
+            let root = tempfile::tempdir().expect("a folder");
+            fs::create_dir(root.path().join("etc")).expect("a folder");
+            make(&root.path().join("etc/resolv.conf"));
+            asks_us(&File::open(root.path()).expect("a folder")).map_err(|error| error.kind())
+        };
+        let says = |text: &str| asks(&|path| fs::write(path, text).expect("written"));
+        assert_eq!(says(RESOLV_CONF), Ok(true));
+        assert_eq!(says("# from a template\nnameserver\t169.254.240.53 \nnameserver 192.0.2.1\n"), Ok(true));
+        for other in
+            ["", "nameserver 192.0.2.1\nnameserver 169.254.240.53\n", "search svc\n", "nameserver 169.254.240.5\n"]
+        {
+            assert_eq!(says(other), Ok(false), "{other:?}");
+        }
+        assert_eq!(asks(&|_| ()), Ok(false), "there is none");
+        // A link leads to a file of the container's, and to none of the host's.
+        let mut outside = tempfile::NamedTempFile::new().expect("a file");
+        outside.write_all(RESOLV_CONF.as_bytes()).expect("written");
+        let link_to = |to: &Path| asks(&|path| std::os::unix::fs::symlink(to, path).expect("a link"));
+        assert_eq!(link_to(outside.path()), Ok(false));
+        assert!(link_to(Path::new("resolv.conf")).is_err(), "it leads to itself");
+        let to_ours = |path: &Path| {
+            fs::write(path.with_file_name("ours"), RESOLV_CONF).expect("written");
+            std::os::unix::fs::symlink("/etc/ours", path).expect("a link");
+        };
+        assert_eq!(asks(&to_ours), Ok(true));
+        let pipe = |path: &Path| {
+            mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from(0o644), 0).expect("a pipe");
+        };
+        assert_eq!(asks(&pipe), Ok(false));
     }
 
     #[test]

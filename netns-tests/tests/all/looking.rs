@@ -108,7 +108,10 @@ fn attach_by_pid_serves_the_processs_namespace_and_lets_go_with_it() {
             process.still_runs()?;
             Ok(std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end() == "sleep")
         })?;
-        let attached = a.json(&["attach", "--pid", &pid, "--network", "demo", "--app", "shop"])?;
+        let answer = a.json_whole(&["attach", "--pid", &pid, "--network", "demo", "--app", "shop"])?;
+        // It has the host's files, and those name no resolver of ours.
+        ensure!(answer["warnings"][0]["code"] == "resolv-conf" && answer["warnings"][1].is_null(), "{answer}");
+        let attached = &answer["data"];
         web.reaches(attached["address"].as_str().context("an address")?)?;
         process.signal("KILL")?;
         netns_tests::wait::until_true("it to go", SOON, || {

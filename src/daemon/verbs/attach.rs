@@ -22,7 +22,7 @@ use crate::ingress::holds_host_port;
 use crate::membership::body::is_version;
 use crate::membership::{Container, State};
 use crate::model::{AttachmentId, Label, NetworkId, WgSecret};
-use crate::sys::netns::{Netns, NetnsError};
+use crate::sys::netns::{Netns, NetnsError, Origin};
 use crate::sys::probe::User;
 use crate::sys::tun::{self, Adopters, Tun, TunError, TunSpec};
 use crate::sys::{clock, random, resolv};
@@ -247,6 +247,11 @@ pub(super) async fn plug(
     let refused = |failure, made_nothing| Refused { failure, made_nothing, device_gone: false };
     let vni = node.network(Some(local.network.as_str())).map_err(|failure| refused(failure, true))?.vni;
     let spec = TunSpec { ifname: local.ifname.clone(), address: local.address, mtu_bytes: local.mtu_bytes };
+    // Only now is there somebody to be told.
+    let pid = match netns.anchor().origin {
+        Origin::Pid(pid) if matches!(plug, Plug::Make) => Some(pid),
+        _ => None,
+    };
     let (path, tun) = blocking(move || {
         let tun = match plug {
             Plug::Make => tun::attach_tun(&netns, &spec),
@@ -261,7 +266,7 @@ pub(super) async fn plug(
         Refused { failure: failures::tun(WHAT, &error), made_nothing, device_gone: error.is_gone() }
     })?;
     // A namespace without a name has no file of its own; `run` brings one along.
-    let provided = blocking(move || resolv::provide(&path)).await;
+    let provided = blocking(move || resolv::provide(&path).and_then(|_| pid.map_or(Ok(()), resolv::check))).await;
     let warning = provided.err().map(|error| format!("names are not set up in the container: {}", with_causes(&error)));
 
     let key = secret.public();
