@@ -71,7 +71,7 @@ impl Gossip {
         if self.own_container(spec.id).is_some() {
             return Err(OperationError::AttachmentTaken(spec.id));
         }
-        self.check_room_for_container()?;
+        self.check_room_at_all()?;
         if self.is_gated(network) {
             return Ok(None);
         }

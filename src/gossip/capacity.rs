@@ -11,21 +11,24 @@ impl Gossip {
     /// Whether this node may say one thing more in `shard` that only people bound in number: a definition, a grant, a
     /// certificate.
     pub(super) fn check_room(&self, shard: &Shard) -> Result<(), OperationError> {
-        let Some(log) = self.authors.get(&(self.me, shard.clone())) else { return Ok(()) };
-        if log.records().len() >= most(LOG_RECORD_COUNT_MAX) || memory_len(log) >= most(LOG_MEMORY_LEN_MAX) {
+        let is_full = |log: &OwnLog| {
+            log.records().len() >= most(LOG_RECORD_COUNT_MAX) || memory_len(log) >= most(LOG_MEMORY_LEN_MAX)
+        };
+        if self.authors.get(&(self.me, shard.clone())).is_some_and(is_full) {
             return Err(OperationError::LogFull);
         }
-        self.check_room_for_container()
+        self.check_room_at_all()
     }
 
-    /// Whether this node may attach one container more: a network bounds them, all networks together do not.
-    pub(super) fn check_room_for_container(&self) -> Result<(), OperationError> {
+    /// Whether this node may say one thing more that its network bounds, as it does containers: all networks together do not.
+    pub(super) fn check_room_at_all(&self) -> Result<(), OperationError> {
         let own = self.authors.iter().filter(|((origin, _), _)| *origin == self.me);
         let len: usize = own.map(|(_, log)| memory_len(log)).sum();
         if len < most(ORIGIN_MEMORY_LEN_MAX) { Ok(()) } else { Err(OperationError::LogFull) }
     }
 }
 
+/// What of a bound this node uses of its own will.
 fn most(bound: usize) -> usize {
     bound / 4 * 3
 }

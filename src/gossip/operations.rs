@@ -81,7 +81,7 @@ impl Gossip {
     /// Makes a network. This node is its creator: its owner, and home of its addresses.
     pub fn create_network(&mut self, name: Option<Label>, internal: bool, now: Instant) -> OperationId {
         self.operate(now, |this| {
-            this.check_room(&Shard::Cluster)?;
+            this.check_room_at_all()?;
             let state = this.state().ok_or(OperationError::NoCluster)?;
             let number = state.signer_number(this.me).filter(|_| state.is_signer(this.me));
             let number = number.ok_or(OperationError::NotSigner)?;

@@ -1,8 +1,8 @@
 //! Who belongs to the cluster: derived from the cluster's shard, whatever the order in which its records came.
 //!
 //! The genesis record names the root. The root appoints signers. Signers certify nodes and expel them, the root expels
-//! signers. Every node may revoke itself: it has left. What a signer certified stays certified when it is expelled itself: a certificate ends by a revocation of the
-//! node only.
+//! signers. Every node may revoke itself: it has left. What a signer certified stays certified when it is expelled itself: a
+//! certificate ends by a revocation of the node only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
