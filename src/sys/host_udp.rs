@@ -2,7 +2,6 @@
 //!
 //! A plain socket that is bound to no address answers from the one that the routing table gives, and a client that asked another
 //! one takes no such answer. quinn-udp reads and writes the packet's own address (IP_PKTINFO).
-#![allow(unsafe_code)] // No library wraps the option that is set here.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -10,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 
+use super::udp::set_option;
 use crate::packet::Batch;
 
 /// The port.
@@ -32,25 +32,12 @@ impl HostUdp {
     /// Takes over a bound socket. It does not block from now on.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
-        let this = Self { socket, state };
         // Answers are a service's, and not QUIC's, which finds the path's MTU by itself: the kernel cuts them where they are too long.
-        let families = [
-            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
-        ];
-        let is_ipv6 = this.socket.local_addr()?.is_ipv6();
-        for (level, option, value) in families.into_iter().take(if is_ipv6 { 2 } else { 1 }) {
-            this.set_option(level, option, value)?;
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
+        if socket.local_addr()?.is_ipv6() {
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
         }
-        Ok(this)
-    }
-
-    fn set_option(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-        let len = size_of_val(&value) as libc::socklen_t;
-        // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
-        let result =
-            unsafe { libc::setsockopt(self.socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(Self { socket, state })
     }
 
     /// What one client sent, one or several datagrams; [`io::ErrorKind::WouldBlock`] if nothing is there. The buffer should have
@@ -83,11 +70,11 @@ impl AsRawFd for HostUdp {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::time::Duration;
 
     use super::*;
     use crate::sys::process::poll_readable;
-    use std::os::fd::AsFd;
 
     /// What arrives: who sent it, at which address, and the datagrams.
     fn next(port: &HostUdp) -> (SocketAddr, Option<IpAddr>, Vec<Vec<u8>>) {

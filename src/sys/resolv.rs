@@ -62,12 +62,11 @@ fn asks_us(root: &File) -> io::Result<bool> {
     if file.metadata()?.is_file() {
         file.take(READ_LEN_MAX).read_to_end(&mut bytes)?;
     }
-    let first = |text: &str| text.lines().find(|line| line.starts_with("nameserver")).map(words);
-    Ok(first(&String::from_utf8_lossy(&bytes)) == first(RESOLV_CONF))
+    Ok(first_nameserver(&String::from_utf8_lossy(&bytes)) == first_nameserver(RESOLV_CONF))
 }
 
-fn words(line: &str) -> Vec<String> {
-    line.split_ascii_whitespace().map(ToOwned::to_owned).collect()
+fn first_nameserver(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("nameserver")).map(str::trim_ascii)
 }
 
 /// Where [`provide`] would write for the namespace at `netns`, whether or not something is there.

@@ -95,23 +95,8 @@ impl UdpSocket {
     /// When the kernel does not let receive offload be switched off.
     pub fn without_offload(mut self) -> io::Result<Self> {
         self.offload = false;
-        self.set_option(libc::SOL_UDP, libc::UDP_GRO, 0)?;
+        set_option(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 0)?;
         Ok(self)
-    }
-
-    #[allow(unsafe_code)] // No library wraps the options that are set here.
-    fn set_option(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-        // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
-        let result = unsafe {
-            libc::setsockopt(
-                self.socket.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of_val(&value) as libc::socklen_t,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// What the socket can do here.
@@ -250,6 +235,20 @@ impl AsRawFd for UdpSocket {
     }
 }
 
+/// Sets an option whose value is a number.
+#[allow(unsafe_code)] // No library wraps those that are set here.
+pub(super) fn set_option(
+    socket: &std::net::UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value lives through the call and is as long as is said.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn is_family_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
@@ -367,7 +366,7 @@ mod tests {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (a, b) = (bind(loopback).expect("binds"), bind(loopback).expect("binds"));
         // The kernel cuts nothing for a socket without checksums, as for a card that cannot compute them.
-        a.set_option(libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("every kernel has it");
+        set_option(&a.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("every kernel has it");
         for _ in 0..2 {
             a.send(b.local_addr().expect("bound"), Batch::new(&[7; 100], 30)).expect("sends");
             assert_eq!(received(&b, &mut RecvBuffers::default(), 4).len(), 4);

@@ -144,7 +144,12 @@ impl DataPlane {
     /// When the system gives no epoll, descriptor or thread.
     pub fn spawn(config: DataConfig) -> io::Result<(DataHandle, Arc<QuicSocket>, Facts)> {
         let socket = Arc::new(config.socket);
-        let facts = facts(socket.capabilities());
+        let capabilities = socket.capabilities();
+        if capabilities.recv_buffer_short {
+            let counted_bytes = capabilities.recv_buffer_bytes;
+            tracing::warn!(counted_bytes, "the receive buffer is small and bursts are lost: {RAISE_RECV_BUFFER}");
+        }
+        let facts = facts(capabilities);
         let (quic_sender, quic) = quic_socket::pair(socket.clone());
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
         let parts = thread::Parts {
@@ -160,6 +165,10 @@ impl DataPlane {
     }
 }
 
+/// What helps a receive buffer that is too small.
+const RAISE_RECV_BUFFER: &str = "raise net.core.rmem_max to 4194304";
+
+/// What `status` says of the socket.
 fn facts(socket: UdpCapabilities) -> BTreeMap<String, String> {
     let offload = |segments: usize| match segments {
         0 | 1 => "none: a system call for each datagram".to_owned(),
@@ -167,12 +176,7 @@ fn facts(socket: UdpCapabilities) -> BTreeMap<String, String> {
     };
     let mut buffers = format!("receive {} bytes, send {} bytes", socket.recv_buffer_bytes, socket.send_buffer_bytes);
     if socket.recv_buffer_short {
-        let counted_bytes = socket.recv_buffer_bytes;
-        tracing::warn!(
-            counted_bytes,
-            "the receive buffer is small and bursts are lost: raise net.core.rmem_max to 4194304"
-        );
-        buffers += ": receive is below what bursts need, raise net.core.rmem_max to 4194304";
+        buffers += &format!(": receive is below what bursts need, {RAISE_RECV_BUFFER}");
     }
     BTreeMap::from([
         ("udp send offload".to_owned(), offload(socket.send_segments)),
