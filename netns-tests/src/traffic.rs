@@ -31,10 +31,12 @@ while True:
         elif key.fileobj is listener:
             select.register(listener.accept()[0], selectors.EVENT_READ)
         else:
-            data = key.fileobj.recv(65536)
-            if data:
+            try:
+                data = key.fileobj.recv(65536)
                 key.fileobj.sendall(data)
-            else:
+            except OSError:
+                data = b""
+            if not data:
                 select.unregister(key.fileobj)
                 key.fileobj.close()
 "#;

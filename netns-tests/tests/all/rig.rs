@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use netns_tests::traffic::{ECHO_PORT, Flow, echo};
 use netns_tests::wait::{SOON, until};
 use netns_tests::{contains, in_lab};
 
@@ -27,6 +28,31 @@ fn a_lab_has_an_etc_and_a_run_of_its_own() {
         Ok(())
     });
     assert!(!Path::new("/etc/netns/mark").exists(), "the lab wrote into the machine's own /etc");
+}
+
+/// Says something and is gone before the answer, as one that is killed: ADDRESS PORT.
+const GONE: &str = r#"
+import socket, struct, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)
+connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+connection.sendall(b"hello")
+"#;
+
+#[test]
+fn an_echo_outlives_whoever_is_gone_before_the_answer() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        a.network("demo", &[])?;
+        let [web, api] = ["web", "api"].map(|name| a.container(name, "demo", "shop", &["--type", name]));
+        let (web, api) = (web?, api?);
+        let mut echoing = echo(&api)?;
+        let mut held = Flow::connection(&web, &api, "held")?;
+        for _ in 0..5 {
+            web.python(GONE, &[api.address(), ECHO_PORT])?.ok()?;
+        }
+        held.goes_on(10)?;
+        echoing.still_runs()
+    });
 }
 
 #[test]
