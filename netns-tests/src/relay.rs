@@ -5,7 +5,7 @@
 //! each other where they are, and every datagram passes here in userspace.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::wait::now;
 
 /// The port of every node.
 const PORT: u16 = 51790;
+/// The first byte of what is between containers; no datagram of QUIC begins so.
+const FRAME: u8 = 0x08;
 /// Datagrams that may be under way in one direction; more are lost.
 const HELD_MAX: usize = 8192;
 /// How long a direction listens before it looks whether something is due, at most.
@@ -87,7 +89,7 @@ impl Relay {
                 by,
                 to: format!("{to}:{PORT}"),
                 impairment,
-                chance: Chance(seed),
+                chances: Chances::new(seed),
                 held: BinaryHeap::new(),
                 next: 0,
                 counts: relay.counts.clone(),
@@ -142,7 +144,7 @@ struct Direction {
     by: UdpSocket,
     to: String,
     impairment: Impairment,
-    chance: Chance,
+    chances: Chances,
     /// When each is due, the earliest first; of those due at one time the one that came first.
     held: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     next: u64,
@@ -171,9 +173,10 @@ impl Direction {
     fn take(&mut self, datagram: &[u8]) {
         let Impairment { delay, jitter, loss_percent, duplicate_percent, reorder_percent, held_back } = self.impairment;
         self.counts.datagrams.fetch_add(1, Ordering::Relaxed);
+        let chance = self.chances.of(datagram);
         // Each is drawn for each datagram, so that one setting does not move the others' chances.
         let (lost, twice, late) =
-            [loss_percent, duplicate_percent, reorder_percent].map(|percent| self.chance.is_so(percent)).into();
+            [loss_percent, duplicate_percent, reorder_percent].map(|percent| chance.is_so(percent)).into();
         if lost || self.held.len() >= HELD_MAX {
             return self.counts.add_lost();
         }
@@ -184,7 +187,7 @@ impl Direction {
             self.counts.duplicated.fetch_add(1, Ordering::Relaxed);
         }
         for _ in 0..1 + u32::from(twice) {
-            let more = jitter.mul_f64(self.chance.fraction()) + if late { held_back } else { Duration::ZERO };
+            let more = jitter.mul_f64(chance.fraction()) + if late { held_back } else { Duration::ZERO };
             self.held.push(Reverse((now() + delay + more, self.next, datagram.to_vec())));
             self.next += 1;
         }
@@ -207,7 +210,30 @@ impl Counts {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same seed, the same line.
+/// What one way of the line draws for each kind of datagram: the frames of one length, such as initiations, are a kind of their
+/// own. So the seed decides what becomes of the tenth initiation, however many other datagrams have passed by then.
+#[derive(Debug)]
+struct Chances {
+    seed: u64,
+    frames: BTreeMap<usize, Chance>,
+    others: Chance,
+}
+
+impl Chances {
+    fn new(seed: u64) -> Self {
+        Self { seed, frames: BTreeMap::new(), others: Chance(seed) }
+    }
+
+    fn of(&mut self, datagram: &[u8]) -> &mut Chance {
+        if datagram.first() != Some(&FRAME) {
+            return &mut self.others;
+        }
+        let length = datagram.len();
+        self.frames.entry(length).or_insert_with(|| Chance(Chance(self.seed ^ length as u64).next()))
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug)]
 struct Chance(u64);
 
@@ -242,6 +268,22 @@ pub fn check_loss(passed: Passed, percent: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_becomes_of_a_frame_does_not_depend_on_what_else_has_passed() {
+        let (initiation, response, quic) = ([FRAME; 156], [FRAME; 100], [0x40; 156]);
+        let mut alone = Chances::new(7);
+        let expected = [(); 8].map(|()| alone.of(&initiation).next());
+        let mut among_others = Chances::new(7);
+        let drawn = [(); 8].map(|()| {
+            let others = [response.as_slice(), &quic, &[]].map(|other| among_others.of(other).next());
+            let drawn = among_others.of(&initiation).next();
+            assert!(!others.contains(&drawn), "two kinds share their chances");
+            drawn
+        });
+        assert_eq!(drawn, expected);
+        assert_ne!(Chances::new(8).of(&initiation).next(), expected[0]);
+    }
 
     #[test]
     fn a_seed_decides_and_chances_come_out_as_asked() {
