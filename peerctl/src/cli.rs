@@ -202,6 +202,9 @@ pub struct Invite {
     /// The node becomes a signer (needs the root key on this node)
     #[arg(long)]
     pub signer: bool,
+    /// Show the token as a QR code too, on standard error
+    #[arg(long)]
+    pub qr: bool,
 }
 
 #[derive(Debug, Args)]

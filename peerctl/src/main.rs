@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod demo;
+mod qr;
 mod render;
 mod verbs;
 

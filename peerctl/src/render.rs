@@ -50,6 +50,11 @@ impl Paint {
     pub fn dim(self, text: &str) -> String {
         self.wrap("2", text)
     }
+
+    /// White on black, whatever the terminal's own colours are.
+    pub fn white_on_black(self, text: &str) -> String {
+        self.wrap("97;40", text)
+    }
 }
 
 /// Text that came from another node, with nothing in it that a terminal would obey.

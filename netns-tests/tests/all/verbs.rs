@@ -319,6 +319,19 @@ fn a_plain_failure_is_exit_1_and_who_waits_in_vain_gets_exit_8() {
     });
 }
 
+#[test]
+fn a_token_that_is_drawn_too_stands_alone_on_standard_output_and_is_good() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        let mut b = lab.host("b")?;
+        b.peerd()?;
+        let invited = a.peerctl(&["invite", "--qr"])?.ok()?;
+        ensure!(invited.stdout.lines().count() == 1, "{invited}");
+        ensure!(invited.stderr.contains('\u{2588}') && !invited.stderr.contains(invited.stdout.trim()), "{invited}");
+        b.peerctl_with_input(&["join", "-"], &invited.stdout)?.ok().map(drop)
+    });
+}
+
 /// `exec` has its answer beside a command that runs.
 fn in_a_run_container(sweep: &mut Sweep, a: &Host) -> Result<()> {
     let words = ["--network", "demo", "--app", "shop", "--type", "worker", "--", "sleep", "600"];

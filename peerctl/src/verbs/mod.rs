@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{Container, Dns, Global, Network, Node, Verb};
 use crate::client::Client;
+use crate::qr;
 use crate::render::{self, Paint};
 
 /// Does what was asked for and returns the exit code.
@@ -46,6 +47,9 @@ pub fn carry_out(global: &Global, verb: Verb) -> Result<u8, Failure> {
             let ttl_s = invite.ttl.as_secs();
             let request = Request::Invite { networks: invite.networks, ttl_s, uses: invite.uses, signer: invite.signer };
             session.show("invite", &request, |invited: &Invited| {
+                if invite.qr {
+                    eprint!("{}", qr::code(&invited.token, session.paint));
+                }
                 session.narrate("on the other machine: peerctl join -   (and give it this token on standard input)");
                 format!("{}\n", invited.token)
             })?;
