@@ -131,6 +131,8 @@ impl Gossip {
     ) {
         let Some(peer) = self.peers.member(connection) else {
             match message.0 {
+                // It was to hang up.
+                _ if self.peers.is_refused(connection) => self.close(connection, "the Hello was refused"),
                 Message::Hello(hello) => self.handle_hello_request(connection, exchange, hello, now),
                 Message::Join(join) => self.handle_join_request(connection, exchange, join, now),
                 _ => self.reply(connection, exchange, &Message::Unknown),
@@ -177,7 +179,7 @@ impl Gossip {
         match (asked, self.peers.member(connection), message.0) {
             (Asked::Hello, None, Message::Hello(hello)) => self.handle_hello_reply(connection, hello, now),
             (Asked::Hello, None, Message::HelloRefused(refusal)) => {
-                self.note_refused(refusal, now);
+                self.note_refused(connection, refusal, now);
                 self.close(connection, "the peer refused our Hello");
             }
             (Asked::Hello, ..) => self.close(connection, "the peer refused our Hello"),

@@ -12,7 +12,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
 use crate::membership::body::Body;
-use crate::membership::{ClusterState, Kind, Shard, Verified};
+use crate::membership::{ClusterState, Shard, Verified};
 use crate::model::NodeId;
 
 /// How many records told ahead of their logs are kept.
@@ -58,7 +58,7 @@ impl Gossip {
             }
             Err(refusal) => {
                 self.reply(connection, exchange, &Message::HelloRefused(refusal));
-                self.close(connection, "the Hello was refused");
+                self.peers.refuse(connection);
             }
         }
     }
@@ -78,14 +78,17 @@ impl Gossip {
         if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
             return Err(HelloRefusal::Protocol);
         }
-        if !self.state().is_some_and(|state| state.is_member(node)) && hello.chain.len() <= 4 {
-            // Certified, and its certificate has not come here yet: it brings it along.
+        let appoints = |record: &Verified| matches!(record.body(), Body::Signer(signer) if signer.node == node);
+        let is_news =
+            |state: &ClusterState| !state.is_member(node) || !state.is_signer(node) && hello.chain.iter().any(appoints);
+        if hello.chain.len() <= 4 && self.state().is_some_and(is_news) {
+            // Certified, or appointed a signer, and that has not come here yet: it brings it along.
             let certifies = |record: &Verified| match record.body() {
                 Body::Signer(_) => true,
                 Body::NodeCert(cert) => cert.node == node,
                 _ => false,
             };
-            self.hear_if_useful(hello.chain.into_iter().filter(certifies).collect(), node, now);
+            self.hear_chain(hello.chain.into_iter().filter(certifies).collect(), node, now)?;
         }
         match self.state() {
             Some(state) if state.is_revoked(node) => return Err(HelloRefusal::Expelled),
@@ -133,13 +136,23 @@ impl Gossip {
         }
     }
 
-    /// Keeps a certificate chain if it makes `node` a member: from here on it is one, also where it was granted something before.
-    fn hear_if_useful(&mut self, chain: Vec<Verified>, node: NodeId, now: Instant) {
-        let Some(belonging) = &self.belonging else { return };
+    /// Keeps a certificate chain if it makes `node` a member or a signer that it was not: from here on it is one, also where it was
+    /// granted something before.
+    ///
+    /// # Errors
+    /// If it was expelled with the signer that certified it: perhaps nobody here has heard of it before.
+    fn hear_chain(&mut self, chain: Vec<Verified>, node: NodeId, now: Instant) -> Result<(), HelloRefusal> {
+        let Some(belonging) = &self.belonging else { return Ok(()) };
+        let standing = |state: &ClusterState| (state.is_member(node), state.is_signer(node));
+        let before = standing(&belonging.state);
         let mut records = self.cluster_records();
         records.extend(&chain);
-        let useful = ClusterState::derive(belonging.id, records.into_iter()).is_some_and(|state| state.is_member(node));
-        let Some(belonging) = self.belonging.as_mut().filter(|_| useful) else { return };
+        let Some(told) = ClusterState::derive(belonging.id, records.into_iter()) else { return Ok(()) };
+        if told.is_revoked(node) {
+            return Err(HelloRefusal::Expelled);
+        }
+        let is_news = standing(&told) > before;
+        let Some(belonging) = self.belonging.as_mut().filter(|_| is_news) else { return Ok(()) };
         let logs = &self.logs;
         // What has come in its log is kept there.
         belonging.heard.retain(|record| {
@@ -151,16 +164,18 @@ impl Gossip {
             self.certify_again(&chain);
             self.refresh_all(now);
         }
+        Ok(())
     }
 
-    /// Says once more what this node has certified and what went from its log, with a copy of its disk: others are to hear it too.
+    /// Says once more what this node has certified, or the root here appointed, and what went from the log with a copy of the disk:
+    /// others are to hear it too.
     fn certify_again(&mut self, chain: &[Verified]) {
-        let me = self.me;
-        for record in chain.iter().filter(|record| record.origin() == me) {
-            if let (Body::NodeCert(cert), Some((log, pen))) = (record.body(), self.own(&Shard::Cluster))
-                && log.record(Kind::NODE_CERT, &cert.node.0).is_none()
+        for record in chain {
+            let said = record.record();
+            if let Some((log, pen)) = self.author(record.origin(), &Shard::Cluster)
+                && log.record(said.kind, &said.key).is_none()
             {
-                log.put(pen, record.body(), record.record().rev);
+                log.put(pen, record.body(), said.rev);
             }
         }
     }

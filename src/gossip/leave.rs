@@ -134,11 +134,18 @@ impl Gossip {
     }
 
     /// A peer refuses this node: if that is because it has left, it is known.
-    pub(super) fn note_refused(&mut self, refusal: HelloRefusal, now: Instant) {
-        let has_left = self.state().is_some_and(|state| state.has_left(self.me));
-        if has_left && refusal == HelloRefusal::Expelled {
+    pub(super) fn note_refused(&mut self, connection: ConnectionId, refusal: HelloRefusal, now: Instant) {
+        if refusal != HelloRefusal::Expelled {
+            return;
+        }
+        if self.state().is_some_and(|state| state.has_left(self.me)) {
             self.leave_is_known = true;
             self.note_kept(&Shard::Cluster, now);
+        }
+        if let Some(peer) = self.peers.get(connection).map(|peer| peer.node)
+            && self.membership.node(peer).is_some()
+        {
+            self.peers.note_refusal(peer);
         }
     }
 

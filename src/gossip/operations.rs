@@ -11,7 +11,7 @@ use super::files::{ClusterFile, ROOT_KEY};
 use super::identity::random_key;
 use super::machine::Gossip;
 use super::store::{FileKind, Write};
-use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Revocation, Signer, Ungrant};
+use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Revocation, Signer, Succession, Ungrant};
 use crate::membership::{Kind, OwnLog, Pen, Role, Shard, Verified};
 use crate::model::{Boot, ClusterId, Label, NetworkId, NodeId, Rev, Vni};
 
@@ -203,10 +203,35 @@ impl Gossip {
             if author == this.me && !state.is_signer(this.me) {
                 return Err(OperationError::NotSigner);
             }
+            if author != this.me {
+                this.succeed(node)?;
+            }
             let (log, pen) = this.author(author, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
             log.put(pen, &Body::Revocation(Revocation { node }), Rev(1));
             Ok(Done::Expelled)
         })
+    }
+
+    /// Takes over, in the root's log, what a signer has certified as far as this node knows; one head covers all of it, so
+    /// nobody hears that the signer's word counts no more without the words that stand for it. Expelled nodes are named too:
+    /// what they defined stays.
+    fn succeed(&mut self, signer: NodeId) -> Result<(), OperationError> {
+        let root = self.state().ok_or(OperationError::NoCluster)?.root;
+        let by_signer = self.cluster_records().into_iter().filter(|record| record.origin() == signer);
+        let certified = by_signer.filter(|record| matches!(record.body(), Body::NodeCert(_)));
+        let certified: Vec<Verified> = certified.cloned().collect();
+        let (log, pen) = self.author(root, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
+        // What its key has signed since it was succeeded certifies nobody.
+        if log.record(Kind::SUCCESSION, &signer.0).is_some() {
+            return Ok(());
+        }
+        for record in certified {
+            if log.record(Kind::NODE_CERT, &record.record().key).is_none() {
+                log.put(pen, record.body(), record.record().rev);
+            }
+        }
+        log.put(pen, &Body::Succession(Succession { node: signer }), Rev(1));
+        Ok(())
     }
 
     /// Publishes where this node listens.

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     since: Instant,
     /// Whether its Hello was accepted.
     is_member: bool,
+    /// Whether its Hello was refused.
+    is_refused: bool,
     boot: Boot,
     /// The networks that it was offered on this connection.
     offered: BTreeSet<NetworkId>,
@@ -46,6 +48,8 @@ struct DialState {
     not_before: Option<Instant>,
     /// When a dial under way counts as failed.
     until: Option<Instant>,
+    /// Whether it said last that this node was expelled.
+    refuses: bool,
 }
 
 /// The connections and the attempts at some.
@@ -84,6 +88,18 @@ impl Peers {
         }
     }
 
+    /// The Hello of this connection was refused. It hangs up when it has read that: who closes takes back what is on its way.
+    pub(super) fn refuse(&mut self, connection: ConnectionId) {
+        if let Some(peer) = self.connections.get_mut(&connection) {
+            peer.is_refused = true;
+        }
+    }
+
+    /// Whether the Hello of this connection was refused.
+    pub(super) fn is_refused(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|peer| peer.is_refused)
+    }
+
     /// All connections, those of strangers too.
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.keys().copied()
@@ -97,6 +113,11 @@ impl Peers {
     /// Dialling a node begins anew, without the pauses that failures brought.
     pub(super) fn forget_dials(&mut self, node: NodeId) {
         self.dials.remove(&node);
+    }
+
+    /// A node that this one takes for a member says that this one was expelled; until it welcomes it.
+    pub(super) fn note_refusal(&mut self, node: NodeId) {
+        self.dials.entry(node).or_default().refuses = true;
     }
 
     /// Notes that a network is offered on this connection; whether it was not before.
@@ -147,7 +168,8 @@ impl Gossip {
             return self.settle(now);
         }
         let (boot, offered) = (Boot(0), BTreeSet::new());
-        let stranger = Peer { node: peer, exporter, dialled, since: now, is_member: false, boot, offered };
+        let stranger =
+            Peer { node: peer, exporter, dialled, since: now, is_member: false, is_refused: false, boot, offered };
         self.peers.connections.insert(connection, stranger);
         if dialled {
             if self.belonging.is_some() {
@@ -246,11 +268,8 @@ impl Gossip {
         for node in late {
             self.note_dial_failed(node, now);
         }
-        let known = self.dial_set();
-        if known.is_empty() {
-            self.dial_entrance(now);
-        }
-        for node in known {
+        self.dial_entrance(now);
+        for node in self.dial_set() {
             self.dial_if_due(node, now);
         }
     }
@@ -266,11 +285,14 @@ impl Gossip {
         self.peers.dials.get(&node).is_none_or(|dial| dial.not_before.is_none_or(|at| at <= now))
     }
 
-    /// The signer that admitted this node was lost before it told where anybody is: it is where the token said.
+    /// The signer that admitted this node was lost before it told where it is: it is where the token said. Others whom this node
+    /// knows, since it admitted them itself, may know nobody else either.
     fn dial_entrance(&mut self, now: Instant) {
-        let entrance = self.belonging.as_ref().and_then(|belonging| belonging.entrance.clone());
-        let Some(Entrance { signer, endpoints }) = entrance else { return };
-        if self.peers.connections.is_empty() && self.is_dial_due(signer, now) {
+        let Some(belonging) = &self.belonging else { return };
+        let Some(Entrance { signer, endpoints }) = belonging.entrance.clone() else { return };
+        let is_lost = !belonging.state.is_revoked(signer) && self.addressed().all(|node| node != signer);
+        let is_here = self.peers.connections.values().any(|peer| peer.node == signer);
+        if is_lost && !is_here && self.is_dial_due(signer, now) {
             self.dial_at(signer, endpoints, now);
         }
     }
@@ -279,6 +301,12 @@ impl Gossip {
     fn addressed(&self) -> impl Iterator<Item = NodeId> {
         let others = self.membership.nodes().filter(|node| node.id != self.me && !node.endpoints.is_empty());
         others.map(|node| node.id)
+    }
+
+    /// The members that say that this node was expelled.
+    pub fn refused_by(&self) -> Vec<NodeId> {
+        let refuse = self.peers.dials.iter().filter(|(_, dial)| dial.refuses).map(|(node, _)| *node);
+        refuse.filter(|node| self.membership.node(*node).is_some()).collect()
     }
 
     /// The nodes to keep a connection to: all of a small cluster, a fixed choice of a large one.

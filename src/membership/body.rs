@@ -24,6 +24,7 @@ pub enum Body {
     Signer(Signer),
     NodeCert(NodeCert),
     Node(NodeEndpoints),
+    Succession(Succession),
     NetworkDef(NetworkDef),
     Grant(Grant),
     Ungrant(Ungrant),
@@ -83,6 +84,15 @@ pub struct NodeCert {
 pub struct NodeEndpoints {
     #[n(0)]
     pub endpoints: Vec<SocketAddr>,
+}
+
+/// The root takes over what the signer `node` certified: the root's own certificates stand for its, in the same log, and none
+/// of that signer's counts any more.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Succession {
+    #[n(0)]
+    pub node: NodeId,
 }
 
 /// A network exists. Its id follows from the creator, the VNI and the nonce, so nobody else can define it.
@@ -244,6 +254,7 @@ impl Body {
             Kind::SIGNER => minicbor::decode(body).map(Self::Signer),
             Kind::NODE_CERT => minicbor::decode(body).map(Self::NodeCert),
             Kind::NODE => minicbor::decode(body).map(Self::Node),
+            Kind::SUCCESSION => minicbor::decode(body).map(Self::Succession),
             Kind::NETWORK_DEF => minicbor::decode(body).map(Self::NetworkDef),
             Kind::GRANT => minicbor::decode(body).map(Self::Grant),
             Kind::UNGRANT => minicbor::decode(body).map(Self::Ungrant),
@@ -278,6 +289,7 @@ impl Body {
             Self::Signer(_) => Kind::SIGNER,
             Self::NodeCert(_) => Kind::NODE_CERT,
             Self::Node(_) => Kind::NODE,
+            Self::Succession(_) => Kind::SUCCESSION,
             Self::NetworkDef(_) => Kind::NETWORK_DEF,
             Self::Grant(_) => Kind::GRANT,
             Self::Ungrant(_) => Kind::UNGRANT,
@@ -298,6 +310,7 @@ impl Body {
             Self::Revocation(Revocation { node })
             | Self::Signer(Signer { node, .. })
             | Self::NodeCert(NodeCert { node, .. })
+            | Self::Succession(Succession { node })
             | Self::Grant(Grant { node, .. })
             | Self::Ungrant(Ungrant { node }) => node.0.to_vec(),
             Self::Share(Share { range, .. }) => range_key(*range),
@@ -319,6 +332,7 @@ impl Body {
             Self::Signer(b) => minicbor::to_vec(b),
             Self::NodeCert(b) => minicbor::to_vec(b),
             Self::Node(b) => minicbor::to_vec(b),
+            Self::Succession(b) => minicbor::to_vec(b),
             Self::NetworkDef(b) => minicbor::to_vec(b),
             Self::Grant(b) => minicbor::to_vec(b),
             Self::Ungrant(b) => minicbor::to_vec(b),

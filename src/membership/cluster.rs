@@ -1,8 +1,11 @@
 //! Who belongs to the cluster: derived from the cluster's shard, whatever the order in which its records came.
 //!
 //! The genesis record names the root. The root appoints signers. Signers certify nodes and expel them, the root expels
-//! signers. Every node may revoke itself: it has left. What a signer certified stays certified when it is expelled itself: a
-//! certificate ends by a revocation of the node only.
+//! signers. Every node may revoke itself: it has left.
+//!
+//! When a signer is expelled, the root certifies in its own log whom that signer had certified, and says in the same log that it
+//! succeeds it: nobody is admitted by that signer's key from then on, and whom the root did not name is expelled with it. What
+//! the signer had revoked stays revoked, as every revocation does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +20,7 @@ pub struct ClusterState {
     pub root: NodeId,
     /// Everyone the root ever appointed, with its number.
     signers: BTreeMap<NodeId, u8>,
-    /// Everyone a signer ever certified, with the name it got.
+    /// Everyone that is certified, expelled or not, with the name it got.
     certs: BTreeMap<NodeId, Label>,
     revoked: BTreeSet<NodeId>,
     /// Those of the revoked that said so themselves.
@@ -39,12 +42,20 @@ impl ClusterState {
         }
         let signers: BTreeMap<NodeId, u8> = appointed.into_iter().map(|(number, (_, node))| (node, number)).collect();
 
+        let succeeded =
+            records.clone().filter(|record| record.origin() == root).filter_map(|record| match record.body() {
+                Body::Succession(succession) => Some(succession.node),
+                _ => None,
+            });
+        let succeeded: BTreeSet<NodeId> = succeeded.collect();
         let mut certs: BTreeMap<NodeId, (Rev, NodeId, &Label)> = BTreeMap::new();
         let (mut revoked, mut left) = (BTreeSet::new(), BTreeSet::new());
+        let mut unnamed = BTreeSet::new();
         for record in records {
             let origin = record.origin();
             match record.body() {
-                Body::NodeCert(cert) if signers.contains_key(&origin) => {
+                Body::NodeCert(cert) if succeeded.contains(&origin) => drop(unnamed.insert(cert.node)),
+                Body::NodeCert(cert) if origin == root || signers.contains_key(&origin) => {
                     let said = (record.record().rev, origin, &cert.name);
                     certs.entry(cert.node).and_modify(|held| *held = (*held).max(said)).or_insert(said);
                 }
@@ -60,6 +71,7 @@ impl ClusterState {
                 _ => {}
             }
         }
+        revoked.extend(unnamed.into_iter().filter(|node| !certs.contains_key(node)));
         let certs = certs.into_iter().map(|(node, (_, _, name))| (node, name.clone())).collect();
         Some(Self { id, root, signers, certs, revoked, left })
     }

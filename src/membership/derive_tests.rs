@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::body::{Body, ContainerBody, Deploy, NodeCert, Release, Revocation, Services, Share, Signer, Ungrant};
+use super::body::{
+    Body, ContainerBody, Deploy, NodeCert, Release, Revocation, Services, Share, Signer, Succession, Ungrant,
+};
 use super::testing::{Fixture, node};
 use super::{ClusterState, Holdings, NetworkState, Role, Shard, State, Verified, ranges_of};
 use crate::model::{AppDef, AttachmentId, CONTAINERS, Ipv4Range, Label, NetworkId, WgSecret};
@@ -205,6 +207,45 @@ fn only_the_root_appoints_only_signers_certify_and_a_revocation_is_final() {
     records.push(f.say(0, &Shard::Cluster, Body::Revocation(Revocation { node: node(1) }), 1));
     let state = cluster(&records, &f);
     assert!(!state.is_signer(node(1)) && state.is_member(node(5)), "and those it certified stay");
+}
+
+#[test]
+fn the_root_succeeds_a_signer_whose_certificates_count_for_nothing_any_more() {
+    let mut f = Fixture::new(6);
+    let mut records = f.members();
+    let cert = |number: u8| {
+        let name = format!("n{number}").parse().expect("a label");
+        Body::NodeCert(NodeCert { node: node(number), name })
+    };
+    records.push(f.say(0, &Shard::Cluster, Body::Signer(Signer { node: node(4), number: 2 }), 1));
+    records.push(f.say(4, &Shard::Cluster, cert(6), 1));
+    records.push(f.say(1, &Shard::Cluster, Body::Revocation(Revocation { node: node(3) }), 1));
+    // Nobody but the root succeeds anybody.
+    for who in [2, 4] {
+        records.push(f.say(who, &Shard::Cluster, Body::Succession(Succession { node: node(1) }), 1));
+    }
+    let before = cluster(&records, &f);
+    assert!(before.is_member(node(2)) && before.is_member(node(5)));
+
+    records.push(f.say(0, &Shard::Cluster, Body::Revocation(Revocation { node: node(1) }), 1));
+    records.push(f.say(0, &Shard::Cluster, Body::Succession(Succession { node: node(1) }), 1));
+    for named in [1, 2, 3, 4] {
+        records.push(f.say(0, &Shard::Cluster, cert(named), 1));
+    }
+    // What its key signs is heard, before and after.
+    records.push(f.say(1, &Shard::Cluster, cert(9), 99));
+    let state = cluster(&records, &f);
+    assert!(state.is_member(node(2)) && state.is_signer(node(4)), "whom the root named stays, with its office");
+    assert!(state.is_member(node(6)), "another signer certified it, and now the root had no need to");
+    assert!(!state.is_member(node(1)) && state.may_write(node(1)), "it is expelled, and its networks stay");
+    assert!(state.is_revoked(node(3)) && state.may_write(node(3)), "what a signer revoked stays revoked");
+    for unnamed in [5, 9] {
+        let node = node(unnamed);
+        assert!(!state.is_member(node) && state.is_revoked(node) && !state.may_write(node), "node {unnamed}");
+    }
+    assert_eq!(state.signer_number(node(1)), before.signer_number(node(1)), "networks keep their VNI");
+    records.reverse();
+    assert_eq!(cluster(&records, &f), state, "in whatever order they came");
 }
 
 #[test]

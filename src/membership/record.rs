@@ -65,6 +65,7 @@ impl Kind {
     pub const SIGNER: Self = Self(3);
     pub const NODE_CERT: Self = Self(4);
     pub const NODE: Self = Self(5);
+    pub const SUCCESSION: Self = Self(6);
     pub const NETWORK_DEF: Self = Self(16);
     pub const GRANT: Self = Self(17);
     pub const UNGRANT: Self = Self(18);

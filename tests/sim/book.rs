@@ -33,6 +33,16 @@ pub struct Promise {
     pub acknowledged: usize,
 }
 
+/// An invite.
+pub struct Offered {
+    pub token: Token,
+    pub networks: Vec<NetworkId>,
+    /// Whether it makes a signer.
+    pub signer: bool,
+    /// Who redeems it.
+    pub by: NodeId,
+}
+
 #[derive(Default)]
 pub struct Book {
     pub attachments: BTreeMap<AttachmentId, Promise>,
@@ -41,12 +51,20 @@ pub struct Book {
     pub networks: Vec<NetworkId>,
     /// Who was ever to be granted a network.
     pub ever_granted: BTreeSet<(NetworkId, NodeId)>,
-    /// Invites that nobody tried, each with the networks that it grants.
-    pub tokens: Vec<(Token, Vec<NetworkId>)>,
+    /// Invites that nobody tried.
+    pub tokens: Vec<Offered>,
+    /// Who tried an invite of which signer.
+    admitted: Vec<(NodeId, NodeId)>,
+    /// Whom an invite was to make a signer.
+    pub signers: BTreeSet<NodeId>,
     /// Whose expulsion was acknowledged, and by which node, by number.
     pub expelled: BTreeMap<NodeId, usize>,
-    /// Whose expulsion was asked for.
+    /// Whose expulsion was asked for, or that of its signer of one who had not heard of it.
     pub perhaps_expelled: BTreeSet<NodeId>,
+    /// Those of them who may have been expelled with their signer.
+    pub with_their_signer: BTreeSet<NodeId>,
+    /// Of whom the root's node had heard when it was asked to expel their signer: they stay.
+    pub named: BTreeSet<NodeId>,
     /// Whose grant was asked to be taken back: what it hosts there may go.
     pub perhaps_ungranted: BTreeSet<(NetworkId, NodeId)>,
     /// Granted while a disk was in two machines. Of what the two said, one's alone stays: whom the other one granted knows a secret, and
@@ -57,6 +75,36 @@ pub struct Book {
 }
 
 impl Book {
+    /// A node tries an invite.
+    pub fn admitted(&mut self, node: NodeId, by: NodeId, signer: bool) {
+        self.admitted.push((node, by));
+        if signer {
+            self.signers.insert(node);
+        }
+        if self.perhaps_expelled.contains(&by) {
+            self.may_expel_with_its_signer(node);
+        }
+    }
+
+    /// A node's expulsion is asked for, of one that sees these members.
+    pub fn may_expel(&mut self, node: NodeId, members: &BTreeSet<NodeId>) {
+        self.perhaps_expelled.insert(node);
+        let (named, unheard): (Vec<NodeId>, Vec<NodeId>) =
+            self.admitted_by(node).partition(|admitted| members.contains(admitted));
+        self.named.extend(named);
+        unheard.into_iter().for_each(|node| self.may_expel_with_its_signer(node));
+    }
+
+    /// Who tried an invite of this signer.
+    pub fn admitted_by(&self, signer: NodeId) -> impl Iterator<Item = NodeId> {
+        self.admitted.iter().filter(move |(_, by)| *by == signer).map(|(node, _)| *node)
+    }
+
+    fn may_expel_with_its_signer(&mut self, node: NodeId) {
+        self.perhaps_expelled.insert(node);
+        self.with_their_signer.insert(node);
+    }
+
     /// Whether a key is one of the attachment's, and which.
     pub fn edition(&self, id: AttachmentId, key: &WgPublicKey) -> Option<usize> {
         self.attachments.get(&id)?.keys.iter().position(|known| known == key)

@@ -48,7 +48,7 @@ fn alone(world: &mut World, at: usize, id: AttachmentId, network: &NetworkId, ad
     let Some(other) = world.book.holder(network, address, id) else { return };
     let host = world.book.attachments[&other].host;
     let node = world.nodes[host].id();
-    if !world.book.expelled.contains_key(&node) {
+    if !world.book.expelled.contains_key(&node) && !world.book.with_their_signer.contains(&node) {
         let phase = world.book.attachments[&other].phase;
         world.broken(format!("{address} of {network} is {id}'s on node {at} and {other}'s ({phase:?}) on node {host}"));
     }
@@ -291,6 +291,9 @@ pub fn agreement(world: &World) -> Result<(), String> {
             continue;
         }
         let view = machine.membership();
+        if world.book.named.contains(&id) && met_only_the_expelled(world, &view, id) {
+            continue;
+        }
         if !view.nodes().eq(reference.nodes()) {
             let said = |membership: &Membership| -> BTreeSet<(String, u64, usize)> {
                 membership.nodes().map(|node| (node.name.to_string(), node.boot.0, node.endpoints.len())).collect()
@@ -329,7 +332,18 @@ pub fn agreement(world: &World) -> Result<(), String> {
     if let Some((node, _)) = expelled.into_iter().find(|(node, _)| reference.node(**node).is_some()) {
         return Err(format!("{node} was expelled and is a member"));
     }
+    let expelled = world.book.expelled.iter().filter(|(_, by)| !world.nodes[**by].tainted);
+    let unheard = expelled.flat_map(|(signer, _)| world.book.admitted_by(*signer));
+    let mut unheard = unheard.filter(|node| !world.book.named.contains(node));
+    if let Some(node) = unheard.find(|node| reference.node(*node).is_some()) {
+        return Err(format!("{node} was admitted by an expelled signer, unheard of, and is a member"));
+    }
     Ok(())
+}
+
+/// Whether a node has nobody to ask: it met its signer and others of whom none is a member, and nobody else met it.
+fn met_only_the_expelled(world: &World, view: &Membership, id: NodeId) -> bool {
+    view.nodes().all(|node| node.id == id || world.book.perhaps_expelled.contains(&node.id))
 }
 
 fn same(one: &Network, other: &Network) -> Result<(), &'static str> {

@@ -86,7 +86,7 @@ pub fn act(world: &mut World) {
             let (from, node) = (owner(world, at), world.nodes[other].id());
             world.ungrant(from, &network, node);
         }
-        Act::Invite if world.book.tokens.is_empty() => world.invite(0, vec![network]),
+        Act::Invite if world.book.tokens.is_empty() => invite(world, network),
         Act::Join if world.nodes.len() < NODE_COUNT_MAX => world.join(),
         Act::Crash if runs => {
             world.report.crashes += 1;
@@ -128,6 +128,22 @@ fn one_network(world: &mut World) -> NetworkId {
     let count = world.book.networks.len() as u64;
     let chosen = below(&mut world.rng, count) as usize;
     world.book.networks[chosen].clone()
+}
+
+/// Somebody is to come: the creator of the networks invites it, or where there are several signers any of them.
+fn invite(world: &mut World, network: NetworkId) {
+    if !world.several_signers {
+        return world.invite(0, vec![network], false);
+    }
+    let is_signer = |at: &usize| world.book.signers.contains(&world.nodes[*at].id());
+    let signers: Vec<usize> = (0..world.nodes.len()).filter(is_signer).collect();
+    match signers.get(below(&mut world.rng, 2 * signers.len().max(1) as u64) as usize) {
+        Some(at) => world.invite(*at, Vec::new(), false),
+        None => {
+            let signer = below(&mut world.rng, 2) == 0;
+            world.invite(0, vec![network], signer);
+        }
+    }
 }
 
 /// Who is asked to grant: mostly the creator.

@@ -11,6 +11,9 @@ use crate::faults;
 use crate::wires::below;
 use crate::world::World;
 
+/// From this seed on there are several signers, who admit nodes and are expelled.
+pub const SEVERAL_SIGNERS: u64 = 1 << 32;
+
 /// What happened in a run, or in many.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Report {
@@ -79,6 +82,7 @@ pub fn seed_aloud(seed: u64) -> Result<Report, Failure> {
 fn run(seed: u64, aloud: bool) -> Result<Report, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, aloud);
+        world.several_signers = seed >= SEVERAL_SIGNERS;
         make(&mut world);
         trouble(&mut world);
         peace(&mut world);
@@ -105,7 +109,9 @@ fn make(world: &mut World) {
     }
     let red = world.book.networks[..1].to_vec();
     for at in 1..2 + below(&mut world.rng, 4) as usize {
-        world.invite(0, if at % 2 == 1 { red.clone() } else { Vec::new() });
+        let networks = if at % 2 == 1 { red.clone() } else { Vec::new() };
+        let signer = world.several_signers && at == 1;
+        world.invite(0, networks, signer);
         world.until(soon, |world| !world.book.tokens.is_empty());
         world.join();
         if !world.until(soon, |world| world.report.joined as usize == at) {

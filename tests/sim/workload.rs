@@ -6,7 +6,7 @@ use peerd::gossip::{AttachSpec, Done, InviteSpec, OperationError, Space};
 use peerd::membership::{Role, State};
 use peerd::model::{AttachmentId, NetworkId, NodeId, WgPublicKey, WgSecret};
 
-use crate::book::{Phase, Promise};
+use crate::book::{Offered, Phase, Promise};
 use crate::checks;
 use crate::wires::below;
 use crate::world::World;
@@ -17,7 +17,7 @@ pub enum Intent {
     CreateNetwork,
     Grant,
     Ungrant,
-    Invite(Vec<NetworkId>),
+    Invite(Vec<NetworkId>, bool),
     Join,
     Attach(AttachmentId),
     Detach(AttachmentId),
@@ -36,9 +36,9 @@ impl World {
         self.ask(at, Intent::CreateNetwork, |machine, now| machine.create_network(Some(name), false, now));
     }
 
-    pub fn invite(&mut self, at: usize, networks: Vec<NetworkId>) {
-        let spec = InviteSpec { networks: networks.clone(), ttl: Duration::from_secs(3600), uses: 1, signer: false };
-        self.ask(at, Intent::Invite(networks), |machine, now| machine.invite(spec, now));
+    pub fn invite(&mut self, at: usize, networks: Vec<NetworkId>, signer: bool) {
+        let spec = InviteSpec { networks: networks.clone(), ttl: Duration::from_secs(3600), uses: 1, signer };
+        self.ask(at, Intent::Invite(networks, signer), |machine, now| machine.invite(spec, now));
     }
 
     /// A new node joins with the oldest invite that nobody tried.
@@ -46,12 +46,13 @@ impl World {
         if self.book.tokens.is_empty() {
             return;
         }
-        let (token, networks) = self.book.tokens.remove(0);
+        let Offered { token, networks, signer, by } = self.book.tokens.remove(0);
         let at = self.add();
         let node = self.nodes[at].id();
         for network in networks {
             self.note_granted(network, node);
         }
+        self.book.admitted(node, by, signer);
         self.ask(at, Intent::Join, |machine, now| machine.join(token, now));
     }
 
@@ -78,7 +79,9 @@ impl World {
     }
 
     pub fn expel(&mut self, at: usize, node: NodeId) {
-        self.book.perhaps_expelled.insert(node);
+        let Some(machine) = &self.nodes[at].machine else { return };
+        let members = machine.membership().nodes().map(|node| node.id).collect();
+        self.book.may_expel(node, &members);
         self.ask(at, Intent::Expel(node), |machine, now| machine.expel(node, now));
     }
 
@@ -212,9 +215,10 @@ pub fn answered(world: &mut World, at: usize, intent: Intent, result: Result<Don
             world.book.ever_granted.insert((id.clone(), creator));
             world.book.networks.push(id);
         }
-        (Intent::Invite(networks), Ok(Done::Invited(invited))) => {
+        (Intent::Invite(networks, signer), Ok(Done::Invited(invited))) => {
             let token = invited.token.parse().expect("a token that was just made");
-            world.book.tokens.push((token, networks));
+            let by = world.nodes[at].id();
+            world.book.tokens.push(Offered { token, networks, signer, by });
         }
         (Intent::Join, Ok(_)) => world.report.joined += 1,
         (Intent::Expel(node), Ok(_)) => drop(world.book.expelled.insert(node, at)),

@@ -49,6 +49,8 @@ pub struct World {
     queue: BTreeMap<(Instant, u64), Event>,
     events: u64,
     trace: blake3::Hasher,
+    /// Whether nodes besides the first are signers.
+    pub several_signers: bool,
     /// Whether to print what happens.
     aloud: bool,
 }
@@ -70,6 +72,7 @@ impl World {
             queue: BTreeMap::new(),
             events: 0,
             trace: blake3::Hasher::new(),
+            several_signers: false,
             aloud,
         }
     }

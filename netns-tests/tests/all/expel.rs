@@ -94,6 +94,9 @@ fn an_expelled_node_is_cut_within_five_seconds_and_stays_out_with_an_old_snapsho
         println!("every other node holds the next secret {:?} after the expulsion", began.elapsed());
         ensure!(call.ended(SOON)?.success() && call.printed()?.contains("whole"), "{}", call.printed()?);
 
+        until_true("the node to be told", SOON, || is_told(&c))?;
+        ensure!(!is_told(&a)? && !is_told(&b)?, "nobody else was expelled");
+
         // Restarted, as it was once, and as its double on another host.
         c.kill()?;
         c.peerd()?;
@@ -110,6 +113,59 @@ fn an_expelled_node_is_cut_within_five_seconds_and_stays_out_with_an_old_snapsho
         stays_out([&a, &b], "c")?;
         ensure!(!on_c.ping(on_a.address())?, "its container still gets through");
         on_a.reaches(on_b.address())
+    });
+}
+
+/// Whether a node's status says that it was expelled.
+fn is_told(host: &Host) -> Result<bool> {
+    let status = host.json(&["status"])?;
+    Ok(status["health"].as_array().into_iter().flatten().any(|row| row["code"] == "expelled"))
+}
+
+/// From here on neither of the two hosts hears the other, as across a cut.
+fn cut_apart(host: &Host, other: &Host) -> Result<()> {
+    let rules = format!(
+        "add table inet cut; add chain inet cut in {{ type filter hook input priority -200; }}; \
+         add chain inet cut out {{ type filter hook output priority -200; }}; \
+         add rule inet cut in ip saddr {0} drop; add rule inet cut out ip daddr {0} drop",
+        other.address()
+    );
+    host.exec(&["nft", &rules])?.ok().map(drop)
+}
+
+#[test]
+fn an_expelled_signers_key_admits_nobody_any_more_and_those_it_had_admitted_stay() {
+    in_lab(|lab| {
+        let [a] = lab.cluster(["a"])?;
+        let (mut b, mut c, mut d) = (lab.host("b")?, lab.host("c")?, lab.host("d")?);
+        [&mut b, &mut c, &mut d].into_iter().try_for_each(Host::peerd)?;
+        b.join(&a, &["--signer"])?;
+        c.join(&b, &[])?;
+        a.network("demo", &[&c])?;
+        let (on_a, on_c) = (a.container("web-1", "demo", "shop", &[])?, c.container("web-2", "demo", "shop", &[])?);
+        c.knows(&on_a)?;
+        on_c.reaches(on_a.address())?;
+
+        // As with a stolen key, or a copy of its disk: it goes on where the root's node does not hear it.
+        for (host, other) in [(&a, &b), (&c, &b), (&a, &d)] {
+            cut_apart(host, other)?;
+        }
+        d.join(&b, &[])?;
+        ensure!(knows_node(&b, "d")? && !knows_node(&a, "d")?, "the cut is none");
+        a.peerctl(&["node", "expel", "b"])?.ok()?;
+        until_true("the signer to go", CUT, || Ok(!knows_node(&a, "b")? && !knows_node(&c, "b")?))?;
+        for host in [&a, &c] {
+            host.exec(&["nft", "delete table inet cut"])?.ok()?;
+        }
+        for host in [&b, &d] {
+            until_true("it to be told", SOON, || is_told(host))?;
+        }
+        stays_out([&a, &c], "d")?;
+        // The certificate that it brings along is that of the expelled one.
+        c.kill()?;
+        c.peerd()?;
+        stays_out([&a, &c], "b")?;
+        on_c.reaches(on_a.address())
     });
 }
 

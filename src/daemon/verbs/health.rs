@@ -21,6 +21,8 @@ struct Logs {
     waiting: Option<Waiting>,
     unconfirmed: Vec<NetworkId>,
     equivocators: BTreeSet<NodeId>,
+    /// Who says that this node was expelled.
+    refused_by: Vec<NodeId>,
 }
 
 /// All that needs attention as this node sees it.
@@ -36,6 +38,7 @@ pub(super) async fn rows(
             waiting: engine.gossip.waiting(),
             unconfirmed: engine.gossip.unconfirmed().cloned().collect(),
             equivocators: engine.gossip.equivocators(),
+            refused_by: engine.gossip.refused_by(),
         })
         .await?;
     let mut rows = Vec::new();
@@ -49,6 +52,7 @@ pub(super) async fn rows(
     }
     rows.extend(logs.waiting.map(|waiting| about(node.id, own_log_awaited(node, membership, &waiting))));
     rows.extend(logs.unconfirmed.iter().map(|id| about(id, own_log_unconfirmed(membership, id))));
+    rows.extend(logs.refused_by.first().map(|id| about(node.id, expelled(&node.node_name(membership, *id)))));
     rows.extend(logs.equivocators.into_iter().map(|id| about(id, equivocation(&node.node_name(membership, id)))));
     for network in membership.networks() {
         rows.extend(number_conflicts(network));
@@ -154,6 +158,12 @@ fn own_log_unconfirmed(membership: &Membership, network: &NetworkId) -> HealthRo
         "no node of network {name} could say what this node did last: if the state folder is an older copy, an address may have two holders"
     );
     warning("own-log-unconfirmed", message, "it ends when one of them is heard: peerctl node ls")
+}
+
+/// Who was expelled hears so from those whom it dials.
+fn expelled(by: &str) -> HealthRow {
+    let message = format!("node {by} says that this node was expelled: nobody who knows of it speaks with it");
+    error("expelled", message, "an expelled key stays out: join again with an empty --state-dir")
 }
 
 /// A node that signed two things in the place of one.

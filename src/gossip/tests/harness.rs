@@ -237,6 +237,15 @@ impl Sim {
 
     pub fn invite(&mut self, at: usize, networks: &[NetworkId], uses: u32) -> Token {
         let spec = InviteSpec { networks: networks.to_vec(), ttl: Duration::from_secs(3600), uses, signer: false };
+        self.invite_by(at, spec)
+    }
+
+    /// A token that makes a signer; where the root key lies.
+    pub fn invite_signer(&mut self, at: usize) -> Token {
+        self.invite_by(at, InviteSpec { networks: vec![], ttl: Duration::from_secs(60), uses: 1, signer: true })
+    }
+
+    fn invite_by(&mut self, at: usize, spec: InviteSpec) -> Token {
         let operation = self.on(at, |m, now| m.invite(spec, now));
         match self.wait(at, operation) {
             Ok(Done::Invited(invited)) => invited.token.parse().expect("a token"),

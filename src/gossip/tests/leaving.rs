@@ -61,10 +61,8 @@ fn who_left_is_no_member_its_names_are_gone_and_its_addresses_rest_and_return() 
 fn a_creator_that_leaves_makes_another_the_home() {
     let mut sim = Sim::cluster(61, 1);
     let signer = sim.add("signer");
-    let spec = InviteSpec { networks: vec![], ttl: Duration::from_secs(60), uses: 1, signer: true };
-    let operation = sim.on(0, |m, now| m.invite(spec, now));
-    let Ok(Done::Invited(invited)) = sim.wait(0, operation) else { panic!("no invite") };
-    sim.join(signer, &invited.token.parse().expect("a token")).expect("joins");
+    let token = sim.invite_signer(0);
+    sim.join(signer, &token).expect("joins");
     let host = sim.add("host");
     let token = sim.invite(0, &[], 1);
     sim.join(host, &token).expect("joins");

@@ -10,5 +10,6 @@ mod leaving;
 mod liveness;
 mod networks;
 mod removal;
+mod signers;
 mod storage;
 mod wire;

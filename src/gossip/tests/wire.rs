@@ -197,11 +197,9 @@ fn an_expelled_node_is_cut_and_does_not_come_back() {
 #[test]
 fn a_signer_invited_as_such_creates_networks_with_numbers_of_its_own() {
     let mut sim = Sim::cluster(64, 1);
-    let spec = InviteSpec { networks: vec![], ttl: Duration::from_secs(60), uses: 1, signer: true };
-    let operation = sim.on(0, |m, now| m.invite(spec, now));
-    let Ok(Done::Invited(invited)) = sim.wait(0, operation) else { panic!("no invite") };
+    let token = sim.invite_signer(0);
     let b = sim.add("b");
-    sim.join(b, &invited.token.parse().expect("a token")).expect("joins");
+    sim.join(b, &token).expect("joins");
     let (one, other) = (sim.create_network(0, "one"), sim.create_network(b, "other"));
     let vni = |sim: &Sim, at, id| sim.network(at, id).expect("held").vni.signer();
     assert_eq!((vni(&sim, 0, &one), vni(&sim, b, &other)), (1, 2));

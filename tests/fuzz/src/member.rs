@@ -9,7 +9,7 @@ use std::time::Duration;
 use minicbor::Encoder;
 use peerd::membership::body::{
     Body, ContainerBody, Grant, NetworkDef, NodeCert, NodeEndpoints, Release, Revocation, SecretHash, Share, Signer,
-    Ungrant,
+    Succession, Ungrant,
 };
 use peerd::membership::{CheckSignatures, Delta, Kind, Membership, OwnLog, Pen, Role, Shard, SignedRef, Stamp, State};
 use peerd::model::{
@@ -80,6 +80,7 @@ impl Program<'_> {
                 Body::Release(Release { range: self.range(), home: self.node(), share })
             }
             11 => Body::Secret(SecretHash { generation: Generation(self.byte()), hash: self.bytes(), without: None }),
+            12 => Body::Succession(Succession { node: self.node() }),
             _ => Body::Container(ContainerBody {
                 id: AttachmentId(self.bytes()),
                 address: self.address(),
