@@ -117,7 +117,7 @@ pub fn act(world: &mut World) {
             world.start_node(clone);
         }
         Act::Expel if world.nodes[other].id() != world.nodes[0].id() && world.nodes.len() > 3 => {
-            let node = world.nodes[other].id();
+            let node = one_signer(world).unwrap_or_else(|| world.nodes[other].id());
             world.expel(0, node);
         }
         _ => {}
@@ -132,18 +132,23 @@ fn one_network(world: &mut World) -> NetworkId {
 
 /// Somebody is to come: the creator of the networks invites it, or where there are several signers any of them.
 fn invite(world: &mut World, network: NetworkId) {
-    if !world.several_signers {
-        return world.invite(0, vec![network], false);
-    }
-    let is_signer = |at: &usize| world.book.signers.contains(&world.nodes[*at].id());
-    let signers: Vec<usize> = (0..world.nodes.len()).filter(is_signer).collect();
-    match signers.get(below(&mut world.rng, 2 * signers.len().max(1) as u64) as usize) {
-        Some(at) => world.invite(*at, Vec::new(), false),
+    let by = one_signer(world).and_then(|signer| world.nodes.iter().position(|node| node.id() == signer));
+    match by {
+        Some(at) => world.invite(at, Vec::new(), false),
         None => {
-            let signer = below(&mut world.rng, 2) == 0;
+            let signer = world.several_signers && below(&mut world.rng, 2) == 0;
             world.invite(0, vec![network], signer);
         }
     }
+}
+
+/// Half the time one of the signers besides the first node, where there are some.
+fn one_signer(world: &mut World) -> Option<NodeId> {
+    if !world.several_signers {
+        return None;
+    }
+    let signers: Vec<NodeId> = world.book.signers.iter().copied().collect();
+    signers.get(below(&mut world.rng, 2 * signers.len().max(1) as u64) as usize).copied()
 }
 
 /// Who is asked to grant: mostly the creator.

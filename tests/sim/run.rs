@@ -111,7 +111,9 @@ fn make(world: &mut World) {
     for at in 1..2 + below(&mut world.rng, 4) as usize {
         let networks = if at % 2 == 1 { red.clone() } else { Vec::new() };
         let signer = world.several_signers && at == 1;
-        world.invite(0, networks, signer);
+        // Who owns no network grants none.
+        let by = usize::from(world.several_signers && at > 1 && networks.is_empty());
+        world.invite(by, networks, signer);
         world.until(soon, |world| !world.book.tokens.is_empty());
         world.join();
         if !world.until(soon, |world| world.report.joined as usize == at) {
