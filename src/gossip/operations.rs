@@ -12,7 +12,7 @@ use super::identity::random_key;
 use super::machine::Gossip;
 use super::store::{FileKind, Write};
 use crate::membership::body::{Body, Genesis, Grant, NetworkDef, NodeCert, Revocation, Signer, Succession, Ungrant};
-use crate::membership::{Kind, OwnLog, Pen, Role, Shard, Verified};
+use crate::membership::{Kind, LOG_RECORD_COUNT_MAX, OwnLog, Pen, Role, Shard, Verified};
 use crate::model::{Boot, ClusterId, Label, NetworkId, NodeId, Rev, Vni};
 
 /// The number of a cluster's first signer.
@@ -221,8 +221,10 @@ impl Gossip {
         let certified = by_signer.filter(|record| matches!(record.body(), Body::NodeCert(_)));
         let certified: Vec<Verified> = certified.cloned().collect();
         let (log, pen) = self.author(root, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
-        // What its key has signed since it was succeeded certifies nobody.
-        if log.record(Kind::SUCCESSION, &signer.0).is_some() {
+        // What its key has signed since it was succeeded certifies nobody. And a log with more than others take in of one would be
+        // heard by nobody: then the revocation stands alone.
+        let is_succeeded = log.record(Kind::SUCCESSION, &signer.0).is_some();
+        if is_succeeded || log.records().len() + certified.len() >= LOG_RECORD_COUNT_MAX {
             return Ok(());
         }
         for record in certified {
