@@ -9,6 +9,8 @@ const TYPE: usize = 1;
 const PARTIAL: Offload = Offload { gso: Gso::None, checksum: Some((20, 6)), headers_len: 28 };
 const BARE: DeviceKind = DeviceKind::Tun { offload: false, uso: false };
 const FULL: DeviceKind = DeviceKind::Tun { offload: true, uso: true };
+/// Kernels make no packet of more datagrams (`UDP_MAX_SEGMENTS`); what makes more than a turn can hold loses the rest.
+const SEGMENTS_MAX: usize = 128;
 const DEVICES: [DeviceKind; 3] = [BARE, DeviceKind::Tun { offload: true, uso: false }, FULL];
 
 /// Container 1 on host 0 and container 2 on host 1, on such devices, with an open tunnel.
@@ -137,6 +139,17 @@ fn what_waits_for_a_tunnel_leaves_complete() {
     assert_eq!(lab.got(1, 2), [udp(1, 2, b"datagram")]);
 }
 
+#[test]
+fn of_a_packet_of_more_segments_than_a_turn_can_hold_the_rest_is_lost_and_counted() {
+    let mut lab = pair_on([FULL, FULL]);
+    let work = Offload { gso: Gso::Udp { segment_bytes: 1 }, ..PARTIAL };
+    let frames = sent(&mut lab, work, &undone(&[7; 4000]));
+    assert!((1000..4000).contains(&frames.len()), "{} frames", frames.len());
+    assert!(lab.drops(0, DropReason::OutboxFull) > 0);
+    let few = sent(&mut lab, work, &undone(&[7; SEGMENTS_MAX]));
+    assert_eq!(few.len(), SEGMENTS_MAX, "the next one has a turn of its own");
+}
+
 /// A packet of container 1 for container 2, with work undone in it: most of them such as kernels make.
 fn packet() -> impl Strategy<Value = (Offload, Vec<u8>)> {
     let odd = prop_oneof![3 => Just(0u8), 2 => 1u8..7];
@@ -144,6 +157,7 @@ fn packet() -> impl Strategy<Value = (Offload, Vec<u8>)> {
         .prop_map(|(tcp, options, payload, undone, segment_bytes, odd)| {
             let options = if odd == 1 { options * 4 } else { 0 };
             let payload = if undone { &payload[..] } else { &payload[..payload.len() % 1300] };
+            let segment_bytes = segment_bytes.max(payload.len().div_ceil(SEGMENTS_MAX) as u16);
             let mut packet =
                 vec![0x45 + (options / 4) as u8, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, if tcp { 6 } else { 17 }, 0, 0];
             packet.extend_from_slice(&[address(1).octets(), address(2).octets()].concat());
