@@ -359,7 +359,10 @@ fn a_worker_of_nginx_that_is_killed_costs_its_own_requests_and_is_replaced() {
         let url = format!("http://{}/", a.address());
         serves(&client, &[&url], "web")?;
         let pid = a.daemon()?.pid();
-        let before = workers(&a)?;
+        // Those from before the last reload, who are replaced by nobody, are there for a tenth of a second.
+        let each_processor: usize = a.exec(&["getconf", "_NPROCESSORS_ONLN"])?.ok()?.stdout.trim().parse()?;
+        let before =
+            until("its workers alone", SOON, || Ok(workers(&a).ok().filter(|now| now.len() == each_processor)))?;
         for worker in &before {
             a.exec(&["kill", "-9", worker])?.ok()?;
         }
