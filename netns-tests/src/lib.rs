@@ -32,4 +32,4 @@ pub use lab::Lab;
 pub use lookup::Lookup;
 pub use output::Output;
 pub use sandbox::{in_lab, skip};
-pub use site::{curl, serve_site, status};
+pub use site::{curl, nginx_master, nginx_workers, serve_site, status};

@@ -185,6 +185,29 @@ pub fn serve_site(container: &Container, name: &str, port: u16) -> Result<Backgr
     Ok(server)
 }
 
+/// The number of a host's nginx.
+///
+/// # Errors
+/// If there is none.
+pub fn nginx_master(host: &Host) -> Result<String> {
+    let file = host.state_dir().join("nginx/nginx.pid");
+    Ok(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().to_owned())
+}
+
+/// Its workers, once those from before a reload have gone: for a tenth of a second both are there.
+///
+/// # Errors
+/// If there are not as many as it is to have.
+pub fn nginx_workers(host: &Host) -> Result<Vec<String>> {
+    let each_processor: usize = host.exec(&["getconf", "_NPROCESSORS_ONLN"])?.ok()?.stdout.trim().parse()?;
+    wait::until("a worker for each processor", SOON, || {
+        let master = nginx_master(host)?;
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
+        let workers: Vec<_> = children.split_whitespace().map(str::to_owned).collect();
+        Ok(Some(workers).filter(|workers| workers.len() == each_processor))
+    })
+}
+
 /// Fetches a page from a host outside: curl with these words, of which the last is the URL. What it got.
 ///
 /// # Errors

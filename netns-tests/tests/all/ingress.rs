@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, until, until_true};
-use netns_tests::{Background, Container, Host, curl, in_lab, repeats, serve_site, site, status};
+use netns_tests::{
+    Background, Container, Host, curl, in_lab, nginx_master, nginx_workers, repeats, serve_site, site, status,
+};
 
 /// Defines applications on a host as a file says.
 fn apply(host: &Host, text: &str) -> Result<()> {
@@ -363,14 +365,6 @@ fn a_backend_that_is_killed_costs_no_more_than_its_own_requests() {
     });
 }
 
-/// What nginx's processes of a host have open, beside their own log, sockets and pipes: the master first.
-fn nginx_pids(host: &Host) -> Result<Vec<String>> {
-    let file = host.state_dir().join("nginx/nginx.pid");
-    let master = fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().to_owned();
-    let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
-    Ok(std::iter::once(master).chain(children.split_whitespace().map(str::to_owned)).collect())
-}
-
 #[test]
 fn t6_certificates_by_name_503_without_a_container_and_404_without_a_service() {
     in_lab(|lab| {
@@ -596,7 +590,7 @@ fn nginx_inherits_nothing_of_the_daemon_and_is_started_again_when_it_is_killed()
         };
         let udp: Vec<_> = [inodes("udp")?, inodes("udp6")?].concat();
         ensure!(!udp.is_empty(), "the daemon has a UDP socket in this namespace");
-        let pids = nginx_pids(&a)?;
+        let pids = [vec![nginx_master(&a)?], nginx_workers(&a)?].concat();
         ensure!(pids.len() > 1 && !opened(&pids[0]).is_empty(), "a master and workers: {pids:?}");
         for (pid, to) in pids.iter().flat_map(|pid| opened(pid).into_iter().map(move |to| (pid, to))) {
             let own = ["socket:", "pipe:", "anon_inode:[event", "/dev/null"].iter().any(|own| to.starts_with(own));
@@ -605,13 +599,13 @@ fn nginx_inherits_nothing_of_the_daemon_and_is_started_again_when_it_is_killed()
             ensure!(!udp.iter().any(|inode| to == format!("socket:[{inode}]")), "process {pid} has the UDP socket");
         }
 
-        let master = nginx_pids(&a)?[0].clone();
+        let master = nginx_master(&a)?;
         a.exec(&["kill", "-9", &master])?.ok()?;
-        until_true("another nginx", SOON * 2, || Ok(nginx_pids(&a).is_ok_and(|pids| pids[0] != master)))?;
+        until_true("another nginx", SOON * 2, || Ok(nginx_master(&a).is_ok_and(|now| now != master)))?;
         serves(&client, &[&url], "one")?;
 
         // The daemon killed, its nginx goes too, and the next start serves again.
-        let master = nginx_pids(&a)?[0].clone();
+        let master = nginx_master(&a)?;
         a.kill()?;
         // Nobody may have collected it.
         let has_ended = || Ok(fs::read_to_string(format!("/proc/{master}/cmdline")).unwrap_or_default().is_empty());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, now, until, until_true};
-use netns_tests::{Background, Container, Host, Lab, curl, in_lab, repeats, serve_site, status};
+use netns_tests::{Background, Container, Host, Lab, curl, in_lab, nginx_workers, repeats, serve_site, status};
 
 /// What the gateway's buffers may take, of one network, and what the daemon may need beside them.
 const BUFFERS_MIB_MAX: u64 = 256;
@@ -344,13 +344,6 @@ fn idle_connections_by_the_thousand_take_little_memory_no_time_and_nobodys_place
     });
 }
 
-/// nginx's workers by their master's file.
-fn workers(host: &Host) -> Result<Vec<String>> {
-    let master = fs::read_to_string(host.state_dir().join("nginx/nginx.pid"))?.trim().to_owned();
-    let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
-    Ok(children.split_whitespace().map(str::to_owned).collect())
-}
-
 #[test]
 fn a_worker_of_nginx_that_is_killed_costs_its_own_requests_and_is_replaced() {
     in_lab(|lab| {
@@ -359,15 +352,12 @@ fn a_worker_of_nginx_that_is_killed_costs_its_own_requests_and_is_replaced() {
         let url = format!("http://{}/", a.address());
         serves(&client, &[&url], "web")?;
         let pid = a.daemon()?.pid();
-        // Those from before the last reload, who are replaced by nobody, are there for a tenth of a second.
-        let each_processor: usize = a.exec(&["getconf", "_NPROCESSORS_ONLN"])?.ok()?.stdout.trim().parse()?;
-        let before =
-            until("its workers alone", SOON, || Ok(workers(&a).ok().filter(|now| now.len() == each_processor)))?;
+        let before = nginx_workers(&a)?;
         for worker in &before {
             a.exec(&["kill", "-9", worker])?.ok()?;
         }
         let after = until("new workers", SOON, || {
-            Ok(workers(&a).ok().filter(|now| now.len() == before.len() && now.iter().all(|pid| !before.contains(pid))))
+            Ok(Some(nginx_workers(&a)?).filter(|now| now.iter().all(|pid| !before.contains(pid))))
         })?;
         serves(&client, &[&url], "web")?;
         let mut answers = BTreeMap::<String, usize>::new();
@@ -376,7 +366,7 @@ fn a_worker_of_nginx_that_is_killed_costs_its_own_requests_and_is_replaced() {
         }
         ensure!(answers.len() == 1 && a.daemon()?.pid() == pid, "{answers:?}");
         // It was the master's doing: the daemon has not begun again with another one.
-        ensure!(workers(&a)? == after && a.json(&["ingress", "status"])?["problems"] == serde_json::json!([]));
+        ensure!(nginx_workers(&a)? == after && a.json(&["ingress", "status"])?["problems"] == serde_json::json!([]));
         Ok(())
     });
 }

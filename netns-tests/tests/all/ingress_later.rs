@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, now, until, until_true};
-use netns_tests::{Background, Host, curl, in_lab, serve_site};
+use netns_tests::{Background, Host, curl, in_lab, nginx_master, nginx_workers, serve_site};
 
 fn apply(host: &Host, network: &str, services: &str) -> Result<()> {
     let text = format!("application: {{ id: my-shop }}\nservices:\n{services}");
@@ -110,12 +110,8 @@ fn an_nginx_that_does_not_end_is_killed_and_its_workers_with_it() {
         a.peerctl(&["ingress", "enable"])?.ok()?;
         let url = format!("http://{}/", a.address());
         serves(&client, &url, "web")?;
-        let file = a.state_dir().join("nginx/nginx.pid");
-        let master = fs::read_to_string(&file).context("nginx's number")?.trim().to_owned();
-        let workers = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
-        let workers: Vec<_> = workers.split_whitespace().collect();
-        ensure!(!workers.is_empty(), "there are no workers");
-        a.exec(&[&["kill", "-STOP", &master][..], &workers[..1]].concat())?.ok()?;
+        let (workers, master) = (nginx_workers(&a)?, nginx_master(&a)?);
+        a.exec(&["kill", "-STOP", &master, &workers[0]])?.ok()?;
         a.peerctl(&["ingress", "disable"])?.ok()?;
         for pid in workers {
             let left = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
