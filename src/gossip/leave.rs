@@ -142,11 +142,7 @@ impl Gossip {
             self.leave_is_known = true;
             self.note_kept(&Shard::Cluster, now);
         }
-        if let Some(peer) = self.peers.get(connection).map(|peer| peer.node)
-            && self.membership.node(peer).is_some()
-        {
-            self.peers.note_refusal(peer);
-        }
+        self.peers.note_refusal(connection);
     }
 
     /// Tells what is untold, and takes the next step when all is.

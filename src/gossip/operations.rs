@@ -204,7 +204,7 @@ impl Gossip {
                 return Err(OperationError::NotSigner);
             }
             if author != this.me {
-                this.succeed(node)?;
+                this.succeed(author, node)?;
             }
             let (log, pen) = this.author(author, &Shard::Cluster).ok_or(OperationError::NoRootKey)?;
             log.put(pen, &Body::Revocation(Revocation { node }), Rev(1));
@@ -215,8 +215,7 @@ impl Gossip {
     /// Takes over, in the root's log, what a signer has certified as far as this node knows; one head covers all of it, so
     /// nobody hears that the signer's word counts no more without the words that stand for it. Expelled nodes are named too:
     /// what they defined stays.
-    fn succeed(&mut self, signer: NodeId) -> Result<(), OperationError> {
-        let root = self.state().ok_or(OperationError::NoCluster)?.root;
+    fn succeed(&mut self, root: NodeId, signer: NodeId) -> Result<(), OperationError> {
         let by_signer = self.cluster_records().into_iter().filter(|record| record.origin() == signer);
         let certified = by_signer.filter(|record| matches!(record.body(), Body::NodeCert(_)));
         let certified: Vec<Verified> = certified.cloned().collect();

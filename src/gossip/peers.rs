@@ -27,19 +27,33 @@ const DIAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// other's address.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(12);
 
+/// What became of a connection's Hello.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// None has come yet.
+    Stranger,
+    /// It hangs up when it has read that: who closes takes back what is on its way.
+    Refused,
+    Member,
+}
+
 pub(super) struct Peer {
     pub node: NodeId,
     /// What TLS made of this connection alone: binds a token's proof to it.
     pub exporter: [u8; 32],
     dialled: bool,
     since: Instant,
-    /// Whether its Hello was accepted.
-    is_member: bool,
-    /// Whether its Hello was refused.
-    is_refused: bool,
+    standing: Standing,
     boot: Boot,
     /// The networks that it was offered on this connection.
     offered: BTreeSet<NetworkId>,
+}
+
+impl Peer {
+    /// Whether its Hello was accepted.
+    fn is_member(&self) -> bool {
+        self.standing == Standing::Member
+    }
 }
 
 #[derive(Default)]
@@ -65,7 +79,7 @@ pub(super) struct Peers {
 impl Peers {
     /// The member on this connection.
     pub(super) fn member(&self, connection: ConnectionId) -> Option<NodeId> {
-        self.connections.get(&connection).filter(|peer| peer.is_member).map(|peer| peer.node)
+        self.connections.get(&connection).filter(|peer| peer.is_member()).map(|peer| peer.node)
     }
 
     /// The members with a connection, by id.
@@ -84,20 +98,20 @@ impl Peers {
     /// The Hello of this connection was accepted.
     pub(super) fn accept(&mut self, connection: ConnectionId, boot: Boot) {
         if let Some(peer) = self.connections.get_mut(&connection) {
-            (peer.is_member, peer.boot) = (true, boot);
+            (peer.standing, peer.boot) = (Standing::Member, boot);
         }
     }
 
-    /// The Hello of this connection was refused. It hangs up when it has read that: who closes takes back what is on its way.
+    /// The Hello of this connection was refused.
     pub(super) fn refuse(&mut self, connection: ConnectionId) {
         if let Some(peer) = self.connections.get_mut(&connection) {
-            peer.is_refused = true;
+            peer.standing = Standing::Refused;
         }
     }
 
     /// Whether the Hello of this connection was refused.
     pub(super) fn is_refused(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(|peer| peer.is_refused)
+        self.connections.get(&connection).is_some_and(|peer| peer.standing == Standing::Refused)
     }
 
     /// All connections, those of strangers too.
@@ -115,9 +129,11 @@ impl Peers {
         self.dials.remove(&node);
     }
 
-    /// A node that this one takes for a member says that this one was expelled; until it welcomes it.
-    pub(super) fn note_refusal(&mut self, node: NodeId) {
-        self.dials.entry(node).or_default().refuses = true;
+    /// The node that was dialled says that this one was expelled; until it welcomes it.
+    pub(super) fn note_refusal(&mut self, connection: ConnectionId) {
+        if let Some(peer) = self.connections.get(&connection) {
+            self.dials.entry(peer.node).or_default().refuses = true;
+        }
     }
 
     /// Notes that a network is offered on this connection; whether it was not before.
@@ -143,7 +159,7 @@ impl Gossip {
     pub fn message_len_max(&self, connection: ConnectionId) -> usize {
         match self.peers.get(connection) {
             // Who we dialled proved the key we expected, so its answer may be an admission or a Hello.
-            Some(peer) if peer.is_member || peer.dialled => MESSAGE_LEN_MAX,
+            Some(peer) if peer.is_member() || peer.dialled => MESSAGE_LEN_MAX,
             _ => STRANGER_LEN_MAX,
         }
     }
@@ -162,14 +178,14 @@ impl Gossip {
             self.peers.dials.entry(peer).or_default().until = None;
         }
         // Who was dialled is no stranger: none of those that fill the places may keep this node from the others.
-        let strangers = self.peers.connections.values().filter(|peer| !peer.is_member && !peer.dialled).count();
+        let strangers = self.peers.connections.values().filter(|peer| !peer.is_member() && !peer.dialled).count();
         if peer == self.me || !dialled && strangers >= STRANGER_COUNT_MAX {
             self.outputs.push_back(Output::Close { connection, reason: "no place for another connection" });
             return self.settle(now);
         }
         let (boot, offered) = (Boot(0), BTreeSet::new());
-        let stranger =
-            Peer { node: peer, exporter, dialled, since: now, is_member: false, is_refused: false, boot, offered };
+        let standing = Standing::Stranger;
+        let stranger = Peer { node: peer, exporter, dialled, since: now, standing, boot, offered };
         self.peers.connections.insert(connection, stranger);
         if dialled {
             if self.belonging.is_some() {
@@ -229,7 +245,7 @@ impl Gossip {
             if self.peers.by_node.get(&peer.node) == Some(&connection) {
                 self.peers.by_node.remove(&peer.node);
             }
-            if peer.dialled && !peer.is_member {
+            if peer.dialled && !peer.is_member() {
                 // Whoever does not take us is not asked again at once.
                 self.note_dial_failed(peer.node, peer.since);
             }
@@ -244,7 +260,7 @@ impl Gossip {
             .peers
             .connections
             .iter()
-            .filter(|(_, peer)| !peer.is_member && now.saturating_duration_since(peer.since) >= STRANGER_TIMEOUT)
+            .filter(|(_, peer)| !peer.is_member() && now.saturating_duration_since(peer.since) >= STRANGER_TIMEOUT)
             .map(|(connection, _)| *connection)
             .collect();
         for connection in silent {
@@ -303,10 +319,10 @@ impl Gossip {
         others.map(|node| node.id)
     }
 
-    /// The members that say that this node was expelled.
-    pub fn refused_by(&self) -> Vec<NodeId> {
-        let refuse = self.peers.dials.iter().filter(|(_, dial)| dial.refuses).map(|(node, _)| *node);
-        refuse.filter(|node| self.membership.node(*node).is_some()).collect()
+    /// A member that says that this node was expelled.
+    pub fn refused_by(&self) -> Option<NodeId> {
+        let mut refuse = self.peers.dials.iter().filter(|(_, dial)| dial.refuses).map(|(node, _)| *node);
+        refuse.find(|node| self.membership.node(*node).is_some())
     }
 
     /// The nodes to keep a connection to: all of a small cluster, a fixed choice of a large one.

@@ -22,7 +22,7 @@ struct Logs {
     unconfirmed: Vec<NetworkId>,
     equivocators: BTreeSet<NodeId>,
     /// Who says that this node was expelled.
-    refused_by: Vec<NodeId>,
+    refused_by: Option<NodeId>,
 }
 
 /// All that needs attention as this node sees it.
@@ -52,7 +52,7 @@ pub(super) async fn rows(
     }
     rows.extend(logs.waiting.map(|waiting| about(node.id, own_log_awaited(node, membership, &waiting))));
     rows.extend(logs.unconfirmed.iter().map(|id| about(id, own_log_unconfirmed(membership, id))));
-    rows.extend(logs.refused_by.first().map(|id| about(node.id, expelled(&node.node_name(membership, *id)))));
+    rows.extend(logs.refused_by.map(|id| about(node.id, expelled(&node.node_name(membership, id)))));
     rows.extend(logs.equivocators.into_iter().map(|id| about(id, equivocation(&node.node_name(membership, id)))));
     for network in membership.networks() {
         rows.extend(number_conflicts(network));
