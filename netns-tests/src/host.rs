@@ -261,6 +261,15 @@ impl Host {
         Background::start(&mut command, self.folder.join(name))
     }
 
+    /// Whether the node's status has a row of health with this code.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn is_told(&self, code: &str) -> Result<bool> {
+        let status = self.json(&["status"])?;
+        Ok(status["health"].as_array().into_iter().flatten().any(|row| row["code"] == code))
+    }
+
     /// Joins the cluster of `host` with an invite of its.
     ///
     /// # Errors

@@ -329,10 +329,9 @@ pub fn agreement(world: &World) -> Result<(), String> {
     }
     reference.networks().try_for_each(|network| kept_out(world, network))?;
     let expelled = world.book.expelled.iter().filter(|(_, by)| !world.nodes[**by].tainted);
-    if let Some((node, _)) = expelled.into_iter().find(|(node, _)| reference.node(**node).is_some()) {
+    if let Some((node, _)) = expelled.clone().find(|(node, _)| reference.node(**node).is_some()) {
         return Err(format!("{node} was expelled and is a member"));
     }
-    let expelled = world.book.expelled.iter().filter(|(_, by)| !world.nodes[**by].tainted);
     let unheard = expelled.flat_map(|(signer, _)| world.book.admitted_by(*signer));
     let mut unheard = unheard.filter(|node| !world.book.named.contains(node));
     if let Some(node) = unheard.find(|node| reference.node(*node).is_some()) {

@@ -16,15 +16,27 @@ const WHOLE: Duration = Duration::from_secs(5);
 
 /// From here on the host hears and tells nobody, as behind a pulled cable whose link stays up.
 fn cut_off(host: &Host) -> Result<()> {
-    let rules = "add table inet cut; \
-                 add chain inet cut in { type filter hook input priority -200; }; \
-                 add chain inet cut out { type filter hook output priority -200; }; \
-                 add rule inet cut in iifname eth0 drop; \
-                 add rule inet cut out oifname eth0 drop";
-    host.exec(&["nft", rules])?.ok().map(drop)
+    cut(host, "iifname eth0", "oifname eth0")
 }
 
-fn join_again(host: &Host) -> Result<()> {
+/// From here on the two hosts do not hear each other.
+pub fn cut_apart(host: &Host, other: &Host) -> Result<()> {
+    cut(host, &format!("ip saddr {}", other.address()), &format!("ip daddr {}", other.address()))
+}
+
+/// What comes in so, and goes out so, is lost.
+fn cut(host: &Host, inward: &str, outward: &str) -> Result<()> {
+    let rules = format!(
+        "add table inet cut; \
+         add chain inet cut in {{ type filter hook input priority -200; }}; \
+         add chain inet cut out {{ type filter hook output priority -200; }}; \
+         add rule inet cut in {inward} drop; \
+         add rule inet cut out {outward} drop"
+    );
+    host.exec(&["nft", &rules])?.ok().map(drop)
+}
+
+pub fn join_again(host: &Host) -> Result<()> {
     host.exec(&["nft", "delete table inet cut"])?.ok().map(drop)
 }
 

@@ -46,11 +46,6 @@ fn attach_late(a: &Host) -> Result<Output> {
     a.peerctl(&["attach", "--netns", "/run/netns/late", "--network", "demo", "--app", "shop"])
 }
 
-fn is_told(a: &Host) -> Result<bool> {
-    let status = a.json(&["status"])?;
-    Ok(status["health"].as_array().into_iter().flatten().any(|row| row["code"] == "state-unwritten"))
-}
-
 fn node_id(host: &Host) -> Result<Value> {
     Ok(host.json(&["status"])?["node"]["id"].clone())
 }
@@ -67,7 +62,7 @@ fn refuses_and_recovers(
     let (id, before) = (node_id(&a)?, flow.answers()?);
     spoil(&a.state_dir())?;
     attach_late(&a)?.refused(1)?;
-    ensure!(is_told(&a)?, "status says nothing");
+    ensure!(a.is_told("state-unwritten")?, "status says nothing");
     ensure!(a.exec(&["ip", "-n", "late", "-o", "link"])?.ok()?.stdout.lines().count() == 1, "half attached");
     flow.goes_on(50)?;
     let gap = flow.longest_gap_since(before)?;
@@ -77,10 +72,10 @@ fn refuses_and_recovers(
     a.kill()?;
     a.peerd()?;
     ensure!(node_id(&a)? == id, "another node came back");
-    ensure!(is_told(&a)?, "status says nothing after the start");
+    ensure!(a.is_told("state-unwritten")?, "status says nothing after the start");
     attach_late(&a)?.refused(1)?;
     amend(&a.state_dir())?;
-    until_true("the disk's end of refusing", SOON, || Ok(!is_told(&a)?))?;
+    until_true("the disk's end of refusing", SOON, || Ok(!a.is_told("state-unwritten")?))?;
     flow.goes_on(50)?;
     attach_late(&a)?.ok()?;
     // And all of that is remembered.

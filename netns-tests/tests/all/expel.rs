@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use netns_tests::wait::{SOON, now, until_true};
 use netns_tests::{Host, in_lab};
 
+use crate::cuts::{cut_apart, join_again};
+
 /// An expelled node is cut off after so long.
 const CUT: Duration = Duration::from_secs(5);
 
@@ -94,8 +96,8 @@ fn an_expelled_node_is_cut_within_five_seconds_and_stays_out_with_an_old_snapsho
         println!("every other node holds the next secret {:?} after the expulsion", began.elapsed());
         ensure!(call.ended(SOON)?.success() && call.printed()?.contains("whole"), "{}", call.printed()?);
 
-        until_true("the node to be told", SOON, || is_told(&c))?;
-        ensure!(!is_told(&a)? && !is_told(&b)?, "nobody else was expelled");
+        until_true("the node to be told", SOON, || c.is_told("expelled"))?;
+        ensure!(!a.is_told("expelled")? && !b.is_told("expelled")?, "nobody else was expelled");
 
         // Restarted, as it was once, and as its double on another host.
         c.kill()?;
@@ -114,23 +116,6 @@ fn an_expelled_node_is_cut_within_five_seconds_and_stays_out_with_an_old_snapsho
         ensure!(!on_c.ping(on_a.address())?, "its container still gets through");
         on_a.reaches(on_b.address())
     });
-}
-
-/// Whether a node's status says that it was expelled.
-fn is_told(host: &Host) -> Result<bool> {
-    let status = host.json(&["status"])?;
-    Ok(status["health"].as_array().into_iter().flatten().any(|row| row["code"] == "expelled"))
-}
-
-/// From here on neither of the two hosts hears the other, as across a cut.
-fn cut_apart(host: &Host, other: &Host) -> Result<()> {
-    let rules = format!(
-        "add table inet cut; add chain inet cut in {{ type filter hook input priority -200; }}; \
-         add chain inet cut out {{ type filter hook output priority -200; }}; \
-         add rule inet cut in ip saddr {0} drop; add rule inet cut out ip daddr {0} drop",
-        other.address()
-    );
-    host.exec(&["nft", &rules])?.ok().map(drop)
 }
 
 #[test]
@@ -154,11 +139,9 @@ fn an_expelled_signers_key_admits_nobody_any_more_and_those_it_had_admitted_stay
         ensure!(knows_node(&b, "d")? && !knows_node(&a, "d")?, "the cut is none");
         a.peerctl(&["node", "expel", "b"])?.ok()?;
         until_true("the signer to go", CUT, || Ok(!knows_node(&a, "b")? && !knows_node(&c, "b")?))?;
-        for host in [&a, &c] {
-            host.exec(&["nft", "delete table inet cut"])?.ok()?;
-        }
+        [&a, &c].into_iter().try_for_each(join_again)?;
         for host in [&b, &d] {
-            until_true("it to be told", SOON, || is_told(host))?;
+            until_true("it to be told", SOON, || host.is_told("expelled"))?;
         }
         stays_out([&a, &c], "d")?;
         // The certificate that it brings along is that of the expelled one.

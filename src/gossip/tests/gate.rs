@@ -101,8 +101,7 @@ fn an_owner_that_forgot_whom_it_removed_does_not_go_on_with_the_secret_that_they
     sim.until(SOON, |sim| secret(sim, 1).is_some());
     let known = secret(&sim, 1);
     let expelled = sim.id(1);
-    let expel = sim.on(0, |m, now| m.expel(expelled, now));
-    assert!(sim.wait(0, expel).is_ok());
+    sim.expel(0, 1);
     sim.until(SOON, |sim| sim.machine(2).is_expelled(expelled));
     sim.kill(1);
     sim.kill(0);
@@ -128,8 +127,7 @@ fn who_knows_of_a_network_by_its_owner_alone_cannot_say_whom_that_has_forgotten_
     let (expelled, ungranted) = (sim.id(1), sim.id(2));
     let ungrant = sim.on(0, |m, now| m.ungrant(&network, ungranted, now));
     assert!(sim.wait(0, ungrant).is_ok());
-    let expel = sim.on(0, |m, now| m.expel(expelled, now));
-    assert!(sim.wait(0, expel).is_ok());
+    sim.expel(0, 1);
     sim.until(SOON, |sim| sim.machine(2).is_expelled(expelled) && sim.network(2, &network).is_none());
     sim.kill(1);
     sim.kill(0);
@@ -145,8 +143,7 @@ fn what_nobody_could_say_is_taken_up_after_another_start_too() {
     let mut sim = Sim::cluster(319, 3);
     let expelled = sim.id(2);
     let old = sim.nodes[0].disk.clone();
-    let expel = sim.on(0, |m, now| m.expel(expelled, now));
-    assert!(sim.wait(0, expel).is_ok());
+    sim.expel(0, 2);
     sim.until(SOON, |sim| sim.machine(1).is_expelled(expelled));
     sim.kill(2);
     sim.kill(0);

@@ -253,6 +253,12 @@ impl Sim {
         }
     }
 
+    pub fn expel(&mut self, at: usize, of: usize) {
+        let node = self.id(of);
+        let operation = self.on(at, |m, now| m.expel(node, now));
+        assert!(matches!(self.wait(at, operation), Ok(Done::Expelled)));
+    }
+
     pub fn join(&mut self, at: usize, token: &Token) -> Result<(), OperationError> {
         let token = token.clone();
         let operation = self.on(at, |m, now| m.join(token, now));

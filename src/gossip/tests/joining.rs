@@ -138,9 +138,7 @@ fn of_many_at_once_with_one_name_one_is_admitted_and_who_leaves_gives_its_name_b
     }
     assert_eq!((admitted.len(), refusals.len()), (1, 9));
     assert!(refusals.iter().all(|error| *error == OperationError::Join(JoinError::NameTaken)), "{refusals:?}");
-    let expel = sim.id(admitted[0]);
-    let expel = sim.on(0, |m, now| m.expel(expel, now));
-    assert!(sim.wait(0, expel).is_ok());
+    sim.expel(0, admitted[0]);
     let late = sim.add("image");
     sim.join(late, &tokens[0]).expect("nobody has the name any more");
 }

@@ -13,18 +13,12 @@ fn newest(sim: &Sim, at: usize, network: &NetworkId) -> Option<(Generation, [u8;
     sim.machine(at).network_keys(network).first().map(|(generation, secret)| (*generation, secret.hash()))
 }
 
-fn expel(sim: &mut Sim, at: usize, of: usize) {
-    let node = sim.id(of);
-    let operation = sim.on(at, |m, now| m.expel(node, now));
-    assert!(matches!(sim.wait(at, operation), Ok(Done::Expelled)));
-}
-
 #[test]
 fn an_expelled_nodes_networks_get_one_new_secret_that_it_never_learns() {
     let (mut sim, network) = Sim::networked_by(240, 1, 4);
     let other = sim.create_network(0, "other");
     let before = newest(&sim, 3, &network);
-    expel(&mut sim, 0, 3);
+    sim.expel(0, 3);
     sim.until(SOON, |sim| {
         (0..3).all(|at| newest(sim, at, &network).is_some_and(|(generation, _)| generation == Generation(1)))
     });
@@ -51,7 +45,7 @@ fn the_next_owner_replaces_the_secret_when_the_first_is_away() {
     let signer = 0;
     let away = owners.into_iter().find(|at| *at != signer).expect("two others");
     sim.kill(away);
-    expel(&mut sim, signer, 3);
+    sim.expel(signer, 3);
     let there: Vec<usize> = (0..3).filter(|at| *at != away).collect();
     let took = sim.until(Duration::from_secs(12), |sim| {
         there.iter().all(|at| newest(sim, *at, &network).is_some_and(|(generation, _)| generation == Generation(1)))
@@ -80,7 +74,7 @@ fn a_node_with_an_old_disk_or_on_another_host_stays_out() {
     let snapshot = sim.nodes[2].disk.clone();
     let node = sim.id(2);
     sim.kill(2);
-    expel(&mut sim, 0, 2);
+    sim.expel(0, 2);
     for _ in 0..2 {
         sim.nodes[2].disk = snapshot.clone();
         sim.start_node(2).expect("starts");
@@ -106,7 +100,7 @@ fn an_expelled_nodes_addresses_come_back_when_everybody_knows_and_then_rest() {
     assert!(held(&sim) > 0);
     // One that hosts containers does not hear of it.
     sim.partition(&[0, 1, 3], &[2]);
-    expel(&mut sim, 0, 3);
+    sim.expel(0, 3);
     let end = sim.now + Duration::from_secs(120);
     while sim.now < end {
         sim.run(Duration::from_secs(1));
@@ -134,7 +128,7 @@ fn who_is_granted_again_and_expelled_at_once_does_not_keep_the_secret_that_came_
     sim.until(SOON, |sim| newest(sim, 2, &network).is_some());
     let known = newest(&sim, 2, &network);
     assert_eq!(known, newest(&sim, 0, &network));
-    expel(&mut sim, 0, 2);
+    sim.expel(0, 2);
     sim.until(SOON, |sim| newest(sim, 0, &network) != known && newest(sim, 0, &network) == newest(sim, 1, &network));
     sim.run(SOON);
     assert_eq!(newest(&sim, 2, &network), known);

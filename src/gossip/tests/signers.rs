@@ -31,12 +31,6 @@ fn admit(sim: &mut Sim, name: &str) -> Result<usize, OperationError> {
     sim.join(at, &token).map(|()| at)
 }
 
-fn expel_signer(sim: &mut Sim) {
-    let node = sim.id(SIGNER);
-    let operation = sim.on(ROOT, |m, now| m.expel(node, now));
-    assert!(matches!(sim.wait(ROOT, operation), Ok(Done::Expelled)));
-}
-
 fn knows(sim: &Sim, at: usize, of: usize) -> bool {
     sim.machine(at).membership().node(sim.id(of)).is_some()
 }
@@ -52,7 +46,7 @@ fn those_whom_an_expelled_signer_admitted_stay_members_through_restarts_and_for_
     sim.until(SOON, |sim| [one, other].iter().all(|at| sim.network(*at, &network).is_some()));
     let attached = sim.attach(one, &network).expect("attaches");
     sim.kill(other);
-    expel_signer(&mut sim);
+    sim.expel(ROOT, SIGNER);
     sim.until(SOON, |sim| !knows(sim, one, SIGNER));
     // Who was away hears of the expulsion and of what stands for the signer's word, in whatever order.
     sim.start_node(other).expect("starts");
@@ -86,7 +80,7 @@ fn whom_an_expelled_signers_key_admits_unheard_of_is_out_wherever_the_expulsion_
     sim.partition(&[ROOT, other], &[SIGNER, witness, late]);
     assert_eq!(admit(&mut sim, "late").expect("joins behind the cut"), late);
     sim.until(SOON, |sim| knows(sim, witness, late));
-    expel_signer(&mut sim);
+    sim.expel(ROOT, SIGNER);
     sim.run(SOON);
     sim.heal();
     sim.until(SOON * 2, |sim| [ROOT, other, witness].iter().all(|at| sim.machine(*at).is_expelled(sim.id(late))));
@@ -95,7 +89,7 @@ fn whom_an_expelled_signers_key_admits_unheard_of_is_out_wherever_the_expulsion_
     sim.run(Duration::from_secs(60));
     assert!([ROOT, other, witness].iter().all(|at| sim.machine(*at).connected().len() == 2));
     // Known by now, it is not taken over by an expulsion that is asked for again.
-    expel_signer(&mut sim);
+    sim.expel(ROOT, SIGNER);
     sim.run(Duration::from_secs(10));
     assert!([ROOT, other, witness].iter().all(|at| sim.machine(*at).is_expelled(sim.id(late))));
     // Its key stays out; the machine may come again as another node.
@@ -110,7 +104,7 @@ fn a_signer_that_has_left_can_be_succeeded_too() {
     let operation = sim.on(SIGNER, Gossip::leave);
     assert!(sim.wait(SIGNER, operation).is_ok());
     sim.until(SOON, |sim| !knows(sim, ROOT, SIGNER));
-    expel_signer(&mut sim);
+    sim.expel(ROOT, SIGNER);
     sim.run(SOON);
     assert!(knows(&sim, ROOT, 2) && knows(&sim, 2, ROOT));
     sim.restart(2);

@@ -171,8 +171,7 @@ fn an_expelled_node_is_cut_and_does_not_come_back() {
     sim.until(SOON, |sim| (0..4).all(|at| sim.network(at, &network).is_some()));
     sim.attach(3, &network).expect("attaches");
     let node = sim.id(3);
-    let operation = sim.on(0, |m, now| m.expel(node, now));
-    assert!(matches!(sim.wait(0, operation), Ok(Done::Expelled)));
+    sim.expel(0, 3);
     let cut = |sim: &Sim| (0..3).all(|at| !sim.machine(at).connected().contains(&node));
     assert!(sim.until(SOON, cut) <= Duration::from_secs(5));
     sim.restart(3);
