@@ -137,8 +137,9 @@ impl OwnLog {
     ///
     /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
     /// - What it says of a time that is known was remembered: if it is not here, it was ended. Nothing ends an expulsion.
-    /// - A grant that goes that way is taken back in so many words: two machines wrote this log, and who was granted something by
-    ///   one of them is to hear that it is so no more, and to lose the secret that it knows.
+    /// - Nobody of whom this log said whether it is granted goes without a word: two machines wrote the log, and one may have granted
+    ///   whom the other had removed. Where neither word would stay, the grant is taken back in so many words, so that a secret follows
+    ///   that the node does not know.
     /// - What no head covers yet stands as it is here, said or ended: another log may have moved the pen to a later boot meanwhile.
     pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, is_known: impl Fn(Stamp) -> bool) {
         let this_boot = pen.boot;
@@ -156,16 +157,18 @@ impl OwnLog {
                 _ => drop(self.records.insert(record.slot(), record.clone())),
             }
         }
-        let mut lost_grants = Vec::new();
+        let mut lost = Vec::new();
         for own in ours.into_values() {
             if is_anew(&own) {
                 again.push(own);
             } else if !(goes_on && is_known(own.stamp()) && own.stamp() < heard.stamp()) || is_final(&own) {
                 self.records.insert(own.slot(), own);
-            } else if let Body::Grant(Grant { node, .. }) = own.body()
-                && heard.record(&Slot::new(Kind::UNGRANT, &node.0)).is_none()
-            {
-                lost_grants.push((*node, own.record().rev.next()));
+            } else {
+                match own.body() {
+                    Body::Grant(Grant { node, .. }) => lost.push((*node, own.record().rev.next())),
+                    Body::Ungrant(Ungrant { node }) => lost.push((*node, own.record().rev)),
+                    _ => {}
+                }
             }
         }
         self.unsealed = unsealed;
@@ -174,8 +177,10 @@ impl OwnLog {
             let Record { kind, key, rev, body, .. } = record.record().clone();
             self.put_raw(pen, kind, key, rev, body);
         }
-        for (node, rev) in lost_grants {
-            self.put(pen, &Body::Ungrant(Ungrant { node }), rev);
+        for (node, rev) in lost {
+            if [Kind::GRANT, Kind::UNGRANT].into_iter().all(|kind| self.record(kind, &node.0).is_none()) {
+                self.put(pen, &Body::Ungrant(Ungrant { node }), rev);
+            }
         }
         if self.sealed.as_ref().is_none_or(|sealed| sealed.stamp() < heard.stamp()) {
             self.sealed = Some(heard.signed_head().clone());

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use rand_core::SeedableRng;
 
 use super::*;
-use crate::membership::body::{Body, Grant, NetworkDef, Revocation};
+use crate::membership::body::{Body, Grant, NetworkDef, Revocation, Ungrant};
 use crate::membership::testing::{Fixture, key, node};
 use crate::membership::{Logs, OwnLog, Pen, Record, Role, Shard, Verdicts, Verifier};
 use crate::model::{Boot, ClusterId, NodeId, Rev, Seq, Vni};
@@ -375,6 +375,59 @@ fn what_no_head_covers_yet_outlives_a_boot_that_another_log_has_moved_on() {
     let kept_word = log.record(Kind::GRANT, &node(2).0).expect("granted");
     assert_eq!(kept_word.record().rev, said.record().rev);
     assert!(kept_word.stamp() > forgotten.stamp());
+}
+
+/// What a log says of a node: granted, or not any more, and with which rev.
+fn word(log: &OwnLog, to: u8) -> Option<(Kind, Rev)> {
+    let said = [Kind::GRANT, Kind::UNGRANT].into_iter().filter_map(|kind| log.record(kind, &node(to).0));
+    let said: Vec<_> = said.map(|record| (record.record().kind, record.record().rev)).collect();
+    assert!(said.len() <= 1, "two words of {to}: {said:?}");
+    said.first().copied()
+}
+
+#[test]
+fn of_whom_one_machine_grants_and_another_removes_under_the_same_key_a_word_stays() {
+    let (mut first, mut rng) = (pen(1), rng(1));
+    let ungrant = |to: u8| Body::Ungrant(Ungrant { node: node(to) });
+    let take_back = |log: &mut OwnLog, pen: &mut Pen, to: u8, rev| {
+        log.remove(Kind::GRANT, &node(to).0);
+        log.put(pen, &ungrant(to), rev);
+    };
+    let give_again = |log: &mut OwnLog, pen: &mut Pen, to: u8, rev| {
+        log.remove(Kind::UNGRANT, &node(to).0);
+        log.put(pen, &grant(to), rev);
+    };
+    let mut log = OwnLog::new(shard());
+    for to in [2, 3] {
+        log.put(&mut first, &grant(to), Rev(1));
+    }
+    for to in [4, 5] {
+        log.put(&mut first, &ungrant(to), Rev(2));
+    }
+    let copied = log_of(&log.seal(&mut first, &mut rng).expect("changed"));
+
+    let mut copy = OwnLog::of(&copied);
+    let mut pen_of_copy = pen(500);
+    copy.put(&mut pen_of_copy, &grant(9), Rev(1));
+    give_again(&mut copy, &mut pen_of_copy, 5, Rev(3));
+    let sealed = copy.seal(&mut pen_of_copy, &mut rng).expect("changed");
+    let heard = log_of(&copy.whole(&sealed));
+
+    take_back(&mut log, &mut first, 2, Rev(2));
+    log.put(&mut first, &grant(6), Rev(1));
+    give_again(&mut log, &mut first, 4, Rev(3));
+    let sealed = log.seal(&mut first, &mut rng).expect("changed");
+    let known = log_of(&log.whole(&sealed));
+    let mut later = pen(2);
+    let mut log = OwnLog::of(&known);
+    log.adopt(&mut later, &heard, |stamp| stamp <= known.stamp());
+
+    assert_eq!(word(&log, 2), Some((Kind::UNGRANT, Rev(2))), "removed here, granted as before there");
+    assert_eq!(word(&log, 3), Some((Kind::GRANT, Rev(1))), "granted before");
+    assert_eq!(word(&log, 4), Some((Kind::UNGRANT, Rev(4))), "granted again here, which the copy does not know");
+    assert_eq!(word(&log, 5), Some((Kind::GRANT, Rev(3))), "granted again there");
+    assert_eq!(word(&log, 6), Some((Kind::UNGRANT, Rev(2))), "granted here, which the copy does not know");
+    assert_eq!(word(&log, 9), Some((Kind::GRANT, Rev(1))), "granted there");
 }
 
 #[test]
