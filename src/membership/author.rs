@@ -136,7 +136,7 @@ impl OwnLog {
     /// Takes over what this node said once and does not remember. `heard` goes on from what `is_known` of this log:
     ///
     /// - What it says beyond that is said again; what it says no more is gone, unless it was said anew since the start.
-    /// - What it says of a time that is known was remembered: if it is not here, it was ended. Nothing ends an expulsion.
+    /// - What it says of a time that is known was remembered: if it is not here, it was ended. Nothing ends what is final.
     /// - Nobody of whom this log said whether it is granted goes without a word: two machines wrote the log, and one may have granted
     ///   whom the other had removed. Where neither word would stay, the grant is taken back in so many words, so that a secret follows
     ///   that the node does not know.
@@ -144,7 +144,7 @@ impl OwnLog {
     pub fn adopt(&mut self, pen: &mut Pen, heard: &Log, is_known: impl Fn(Stamp) -> bool) {
         let this_boot = pen.boot;
         let goes_on = !is_known(heard.stamp());
-        let is_final = |record: &Verified| record.record().kind == Kind::REVOCATION;
+        let is_final = |record: &Verified| record.record().kind.is_final();
         let unsealed = std::mem::take(&mut self.unsealed);
         let is_anew = |own: &Verified| own.record().boot == this_boot || unsealed.contains(&own.slot());
         let mut ours = std::mem::take(&mut self.records);

@@ -76,6 +76,13 @@ impl Kind {
     pub const SERVICES: Self = Self(23);
     pub const DEPLOY: Self = Self(24);
     pub const ACK: Self = Self(25);
+
+    /// Whether no writer ever ends what it says of this kind: where it is missing from a later log of the same writer, that log was
+    /// begun without knowing of it.
+    pub fn is_final(self) -> bool {
+        let of_the_cluster = [Self::REVOCATION, Self::GENESIS, Self::SIGNER, Self::NODE_CERT, Self::SUCCESSION];
+        of_the_cluster.contains(&self) || self == Self::NETWORK_DEF
+    }
 }
 
 /// When a node signed something: orders everything it signs in one shard, and no two things have the same.

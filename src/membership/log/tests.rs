@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use rand_core::SeedableRng;
 
 use super::*;
-use crate::membership::body::{Body, Grant, NetworkDef, Revocation, Ungrant};
+use crate::membership::body::{Body, Grant, NetworkDef, NodeCert, Revocation, Signer, Succession, Ungrant};
 use crate::membership::testing::{Fixture, key, node};
 use crate::membership::{Logs, OwnLog, Pen, Record, Role, Shard, Verdicts, Verifier};
 use crate::model::{Boot, ClusterId, NodeId, Rev, Seq, Vni};
@@ -329,24 +329,40 @@ fn a_writer_that_was_set_back_takes_up_what_it_forgot_and_nothing_that_was_ended
 }
 
 #[test]
-fn an_expulsion_that_is_heard_of_is_never_taken_for_ended_and_what_came_after_it_stays() {
+fn what_is_said_for_ever_is_never_taken_for_ended_and_what_came_after_it_stays() {
     let (mut first, mut rng) = (pen(1), rng(1));
     let mut log = OwnLog::new(shard());
     log.put(&mut first, &grant(2), Rev(1));
     let kept = log_of(&log.seal(&mut first, &mut rng).expect("changed"));
-    let expulsion = Body::Revocation(Revocation { node: node(9) });
-    log.put(&mut first, &expulsion, Rev(1));
+    let cert = NodeCert { node: node(8), name: "db-host".parse().expect("a label") };
+    let for_ever = [
+        Body::Revocation(Revocation { node: node(9) }),
+        Body::Signer(Signer { node: node(7), number: 3 }),
+        Body::NodeCert(cert),
+        Body::Succession(Succession { node: node(9) }),
+    ];
+    for body in &for_ever {
+        log.put(&mut first, body, Rev(1));
+    }
     let sealed = log.seal(&mut first, &mut rng).expect("changed");
     let forgotten = log_of(&log.whole(&sealed));
+    let says_all = |log: &OwnLog| for_ever.iter().all(|body| log.record(body.kind(), &body.key()).is_some());
 
     // A life without it says something, and the one after that hears of it.
     let (mut second, mut log) = (pen(500), OwnLog::of(&kept));
     log.put(&mut second, &grant(3), Rev(1));
     let sealed = log.seal(&mut second, &mut rng).expect("changed");
-    let (mut third, mut log) = (pen(501), OwnLog::of(&log_of(&log.whole(&sealed))));
+    let of_second = log_of(&log.whole(&sealed));
+    let (mut third, mut log) = (pen(501), OwnLog::of(&of_second));
     log.adopt(&mut third, &forgotten, |_| true);
-    assert!(log.record(Kind::REVOCATION, &node(9).0).is_some());
+    assert!(says_all(&log));
     log.adopt(&mut third, &forgotten, |stamp| stamp <= kept.stamp() || stamp.boot == Boot(500));
+    assert_eq!(granted(&log), [2, 3]);
+
+    // The life that said it hears of the one that did not.
+    let (mut fourth, mut log) = (pen(2), OwnLog::of(&forgotten));
+    log.adopt(&mut fourth, &of_second, |stamp| stamp <= forgotten.stamp());
+    assert!(says_all(&log));
     assert_eq!(granted(&log), [2, 3]);
 }
 
