@@ -12,7 +12,7 @@ use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
 use crate::membership::body::Body;
-use crate::membership::{ClusterState, Shard, Verified};
+use crate::membership::{ClusterState, Kind, OwnLog, Shard, Verified};
 use crate::model::NodeId;
 
 /// How many records told ahead of their logs are kept.
@@ -105,21 +105,30 @@ impl Gossip {
         let Some(peer) = self.peers.member(connection) else { return };
         self.peers.forget_dials(peer);
         self.note_heard(peer, now, now);
-        // One for each node, or one that says its own again and again would leave no room for the others'.
-        let mut told = BTreeSet::new();
-        let is_first = |record: &&Verified| revoked(record).is_some_and(|node| told.insert(node));
-        let revocations: Vec<Verified> =
-            self.cluster_records().into_iter().filter(is_first).take(HEARD_COUNT_MAX).cloned().collect();
-        if !revocations.is_empty() {
-            self.push(connection, &Message::Revocations(revocations));
-        }
+        self.tell_revoked(connection, peer);
         self.offer_all(connection, peer);
         self.sync_with(connection, peer, now);
         self.tend_gates(now);
     }
 
+    /// Tells a peer whom this node knows to be expelled or gone.
+    pub(super) fn tell_revoked(&mut self, connection: ConnectionId, peer: NodeId) {
+        let mut known: Vec<&Verified> =
+            self.cluster_records().into_iter().filter(|record| revoked(record).is_some()).collect();
+        // Rather what the peer has said itself: it may have forgotten that.
+        known.sort_by_key(|record| record.origin() != peer);
+        // One for each node, or one that says its own again and again would leave no room for the others'.
+        let mut told = BTreeSet::new();
+        known.retain(|record| told.insert(revoked(record)));
+        let known: Vec<Verified> = known.into_iter().take(HEARD_COUNT_MAX).cloned().collect();
+        if !known.is_empty() {
+            self.push(connection, &Message::Revocations(known));
+        }
+    }
+
     /// Keeps records that say who is a member until the logs that hold them are here.
     pub(super) fn hear(&mut self, records: Vec<Verified>) {
+        self.miss(&records);
         let Some(belonging) = &mut self.belonging else { return };
         let state = &belonging.state;
         let root = state.root;
@@ -176,6 +185,20 @@ impl Gossip {
                 && log.record(said.kind, &said.key).is_none()
             {
                 log.put(pen, record.body(), said.rev);
+            }
+        }
+    }
+
+    /// Whom another life of this node has expelled, and this one does not know of it: whoever knows takes in no log of ours without
+    /// it. So there is more in the log that the others have, whatever was taken up before, and it is asked for.
+    fn miss(&mut self, revocations: &[Verified]) {
+        for record in revocations.iter().filter(|record| revoked(record).is_some()) {
+            let at = (record.origin(), Shard::Cluster);
+            let is_missing = |log: &OwnLog| log.record(Kind::REVOCATION, &record.record().key).is_none();
+            if self.authors.get(&at).is_some_and(is_missing)
+                && let Some(lives) = self.lives.get_mut(&at)
+            {
+                lives.miss(record.stamp());
             }
         }
     }

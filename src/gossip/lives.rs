@@ -7,7 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::membership::Stamp;
-use crate::model::Boot;
+use crate::model::{Boot, Seq};
 
 /// How many gaps are kept. Each takes a disk that was set back; the oldest one is forgotten first.
 const GAP_COUNT_MAX: usize = 16;
@@ -60,6 +60,21 @@ impl Lives {
         self.upto = self.upto.max(stamp);
     }
 
+    /// Something that was signed then is not here, though it may seem so: two machines wrote the log, and one took up what the
+    /// other had said until then, but not what came after.
+    pub(super) fn miss(&mut self, stamp: Stamp) {
+        if !self.has(stamp) {
+            return;
+        }
+        let after = Stamp { seq: Seq(stamp.seq.0.saturating_sub(1)), ..stamp };
+        let before = Boot(stamp.boot.0.saturating_add(1));
+        match self.gaps.iter_mut().find(|gap| gap.before == before) {
+            Some(gap) => gap.after = gap.after.min(after),
+            None => self.gaps.push(Gap { after, before }),
+        }
+        self.gaps.drain(..self.gaps.len().saturating_sub(GAP_COUNT_MAX));
+    }
+
     /// All that was signed under `boot` up to `stamp` is remembered too, which says nothing about what came before that boot.
     pub(super) fn go_on(&mut self, boot: Boot, stamp: Stamp) {
         self.gaps = self.gaps_before(boot);
@@ -80,7 +95,6 @@ impl Lives {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Seq;
 
     fn at(boot: u64, seq: u64) -> Stamp {
         Stamp { boot: Boot(boot), seq: Seq(seq) }
@@ -97,6 +111,20 @@ mod tests {
         assert!(lives.has(at(500, 14)) && !lives.has(at(500, 15)));
         lives.take_up(at(1, 90));
         assert!(lives.has(at(1, 90)) && !lives.has(at(1, 91)) && lives.has(at(500, 14)));
+    }
+
+    #[test]
+    fn what_turns_out_to_be_missing_is_a_gap_until_a_log_that_goes_beyond_it_is_taken_up() {
+        let mut lives = Lives::new(at(1, 40), Vec::new());
+        lives.take_up(at(9, 2));
+        lives.miss(at(8, 12));
+        assert!(lives.has(at(8, 11)) && !lives.has(at(8, 12)) && !lives.has(at(8, 40)) && lives.has(at(9, 1)));
+        for seq in (5..12).rev() {
+            lives.miss(at(8, seq));
+        }
+        assert_eq!(lives.gaps.len(), 1);
+        lives.take_up(at(8, 14));
+        assert!(lives.has(at(8, 12)) && !lives.has(at(8, 15)));
     }
 
     #[test]

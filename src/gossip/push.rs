@@ -165,7 +165,9 @@ impl Gossip {
             match self.ingest(delta, Some(peer)) {
                 Ingested::Mismatch => self.pull(connection, shard, origin, now),
                 Ingested::Parked => parked = true,
-                Ingested::Changed | Ingested::Known | Ingested::TakenUp | Ingested::Refused => {}
+                Ingested::Changed | Ingested::Known | Ingested::TakenUp => {}
+                // The next comparison answers.
+                Ingested::RevocationLost | Ingested::Refused => {}
             }
             // What follows depends on what came before: a certificate, then what its node says.
             self.refresh_all(now);

@@ -38,6 +38,8 @@ pub(super) enum Ingested {
     Parked,
     /// It builds on a state that is not here.
     Mismatch,
+    /// It lacks an expulsion that its writer has said: it is refused until that is said again.
+    RevocationLost,
     Refused,
 }
 
@@ -292,7 +294,7 @@ impl Gossip {
                 if error == ApplyError::TooLong && from == Some(origin) {
                     self.close_peer(origin, "this node says more than a node may say");
                 }
-                Ingested::Refused
+                if error == ApplyError::Revocation { Ingested::RevocationLost } else { Ingested::Refused }
             }
         }
     }

@@ -321,6 +321,7 @@ impl Gossip {
         match ingested {
             Ingested::Known => self.refuse_lost_grant(peer, &delta),
             Ingested::TakenUp => self.note_answered(peer, &shard),
+            Ingested::RevocationLost => self.tell_revoked(connection, peer),
             _ => {}
         }
         if ingested == Ingested::Mismatch && !pull.whole {

@@ -228,3 +228,45 @@ fn a_mark_reads_what_it_prints_and_nothing_else() {
     assert_eq!("".parse::<HeadMark>(), Err(HeadMarkError));
     assert_eq!(mark.to_string()[1..].parse::<HeadMark>(), Err(HeadMarkError));
 }
+
+#[test]
+fn an_expulsion_that_a_disk_set_back_twice_hides_is_asked_for_and_said_again() {
+    let (mut sim, _) = Sim::networked(309, 4);
+    sim.run(SOON);
+    let old = sim.nodes[0].disk.clone();
+    let expelled = sim.id(3);
+    sim.partition(&[0, 2], &[1]);
+    sim.partition(&[0, 1, 2], &[3]);
+    sim.expel(0, 3);
+    sim.until(SOON, |sim| sim.machine(2).membership().node(expelled).is_none());
+    // The next life hears nothing of that, and tells node 1 what it signs; the one after it hears that, of a later boot than all.
+    for _ in 0..2 {
+        sim.kill(0);
+        sim.nodes[0].disk = old.clone();
+        sim.heal();
+        sim.partition(&[0, 1], &[2, 3]);
+        sim.start_node(0).expect("starts");
+        sim.until(SOON * 6, |sim| sim.machine(0).waiting().is_none());
+        sim.create_network(0, "other");
+        sim.run(SOON);
+    }
+    assert!(
+        sim.machine(0).membership().node(expelled).is_some() && sim.machine(1).membership().node(expelled).is_some()
+    );
+    sim.heal();
+    sim.partition(&[0, 1, 2], &[3]);
+    // What node 2 says at the beginning is lost, so it says it again when it refuses what node 0 says without the expulsion.
+    sim.push_loss = 1000;
+    sim.until(SOON * 2, |sim| sim.connection(0, 2).is_some());
+    sim.run(Duration::from_millis(500));
+    sim.push_loss = 0;
+    sim.until(SOON, |sim| (0..3).all(|at| sim.machine(at).membership().node(expelled).is_none()));
+    let boots = |sim: &Sim| -> Vec<_> {
+        let node = sim.id(0);
+        (0..3).map(|at| sim.machine(at).membership().node(node).map(|node| node.boot)).collect()
+    };
+    sim.until(SOON, |sim| boots(sim).windows(2).all(|pair| pair[0] == pair[1]));
+    sim.partition(&[0], &[1, 2]);
+    sim.restart(0);
+    assert!(sim.machine(0).is_expelled(expelled), "it is in its own log again");
+}
