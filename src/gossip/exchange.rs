@@ -113,7 +113,7 @@ impl Gossip {
         let Some(peer) = self.peers.member(connection) else { return };
         self.note_heard(peer, now, now);
         match message.0 {
-            Message::Revocations(records) => self.hear(records),
+            Message::Revocations(records) => self.hear_revoked(connection, records),
             Message::Deltas(deltas) => self.handle_deltas(peer, connection, &deltas, now),
             Message::Offer(network, records) => self.handle_offer(connection, network, &records, now),
             _ => {}

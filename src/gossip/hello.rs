@@ -2,7 +2,6 @@
 //!
 //! A node may be certified and unheard of: it brings its certificate along. Revocations go ahead of all else.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rand_core::RngCore;
@@ -11,12 +10,10 @@ use super::api::{ConnectionId, ExchangeId};
 use super::exchange::Asked;
 use super::machine::Gossip;
 use super::message::{Hello, HelloRefusal, Message, PROTOCOL};
+use super::revocations::HEARD_COUNT_MAX;
 use crate::membership::body::Body;
-use crate::membership::{ClusterState, Kind, OwnLog, Shard, Verified};
+use crate::membership::{ClusterState, Shard, Verified};
 use crate::model::NodeId;
-
-/// How many records told ahead of their logs are kept.
-const HEARD_COUNT_MAX: usize = 1024;
 
 impl Gossip {
     /// Says who we are; the first exchange on a connection between members.
@@ -111,40 +108,6 @@ impl Gossip {
         self.tend_gates(now);
     }
 
-    /// Tells a peer whom this node knows to be expelled or gone.
-    pub(super) fn tell_revoked(&mut self, connection: ConnectionId, peer: NodeId) {
-        let mut known: Vec<&Verified> =
-            self.cluster_records().into_iter().filter(|record| revoked(record).is_some()).collect();
-        // Rather what the peer has said itself: it may have forgotten that.
-        known.sort_by_key(|record| record.origin() != peer);
-        // One for each node, or one that says its own again and again would leave no room for the others'.
-        let mut told = BTreeSet::new();
-        known.retain(|record| told.insert(revoked(record)));
-        let known: Vec<Verified> = known.into_iter().take(HEARD_COUNT_MAX).cloned().collect();
-        if !known.is_empty() {
-            self.push(connection, &Message::Revocations(known));
-        }
-    }
-
-    /// Keeps records that say who is a member until the logs that hold them are here.
-    pub(super) fn hear(&mut self, records: Vec<Verified>) {
-        self.miss(&records);
-        let Some(belonging) = &mut self.belonging else { return };
-        let state = &belonging.state;
-        let root = state.root;
-        for record in records {
-            let origin = record.origin();
-            let Some(node) = revoked(&record) else { continue };
-            let by_office = origin == root || state.signer_number(origin).is_some();
-            let has_left = node == origin && state.name(origin).is_some();
-            let known = belonging.heard.iter().any(|held| held.origin() == origin && revoked(held) == Some(node));
-            if (by_office || has_left) && !known && belonging.heard.len() < HEARD_COUNT_MAX {
-                belonging.heard.push(record);
-                self.changed.insert(Shard::Cluster);
-            }
-        }
-    }
-
     /// Keeps a certificate chain if it makes `node` a member or a signer that it was not: from here on it is one, also where it was
     /// granted something before.
     ///
@@ -187,27 +150,5 @@ impl Gossip {
                 log.put(pen, record.body(), said.rev);
             }
         }
-    }
-
-    /// Whom another life of this node has expelled, and this one does not know of it: whoever knows takes in no log of ours without
-    /// it. So there is more in the log that the others have, whatever was taken up before, and it is asked for.
-    fn miss(&mut self, revocations: &[Verified]) {
-        for record in revocations.iter().filter(|record| revoked(record).is_some()) {
-            let at = (record.origin(), Shard::Cluster);
-            let is_missing = |log: &OwnLog| log.record(Kind::REVOCATION, &record.record().key).is_none();
-            if self.authors.get(&at).is_some_and(is_missing)
-                && let Some(lives) = self.lives.get_mut(&at)
-            {
-                lives.miss(record.stamp());
-            }
-        }
-    }
-}
-
-/// Whom a record revokes.
-fn revoked(record: &Verified) -> Option<NodeId> {
-    match record.body() {
-        Body::Revocation(revocation) => Some(revocation.node),
-        _ => None,
     }
 }

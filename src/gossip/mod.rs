@@ -39,6 +39,7 @@ mod push;
 mod redeem;
 mod removal;
 mod restore;
+mod revocations;
 mod secret;
 mod settle;
 mod space;

@@ -75,10 +75,12 @@ impl Gossip {
     }
 
     fn root(&self, peer: NodeId) -> SetHash {
-        SetHash::of(self.shared(peer).map(|shard| {
+        let shards = self.shared(peer).map(|shard| {
             let name = minicbor::to_vec(&shard).expect("a Vec takes every byte");
             SignedHash(*blake3::hash(&[&self.logs.digest(&shard).0[..], &name].concat()).as_bytes())
-        }))
+        });
+        let unlogged = self.revoked_unlogged();
+        SetHash::of(shards.chain(unlogged.into_iter().map(|node| SignedHash(node.0))))
     }
 
     /// Runs a round if one is due.
@@ -160,6 +162,9 @@ impl Gossip {
             wanted || self.is_claimed(peer, shard) || ours.contains(shard) && self.logs.digest(shard) != *digest
         });
         let differing: Vec<Shard> = differing.map(|(shard, _)| shard).take(SHARD_COUNT_MAX).collect();
+        if differing.is_empty() && !self.revoked_unlogged().is_empty() {
+            self.tell_revoked(connection, peer);
+        }
         for shard in differing {
             self.ask_heads(connection, shard, now);
         }

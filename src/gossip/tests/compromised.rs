@@ -229,9 +229,10 @@ fn a_node_that_leaves_a_thousand_times_keeps_nobody_from_hearing_of_an_expulsion
     let leaves = leaves.collect();
     let expulsion =
         OwnLog::new(Shard::Cluster).put(&mut signer, &Body::Revocation(Revocation { node: expelled }), Rev(1));
+    let from = bad.sim.connection(0, 2).expect("they are connected");
     bad.sim.on(2, |m, _| {
-        m.hear(leaves);
-        m.hear(vec![expulsion]);
+        m.hear_revoked(from, leaves);
+        m.hear_revoked(from, vec![expulsion]);
     });
     bad.sim.run(SOON);
     assert!(bad.sim.machine(2).is_expelled(expelled));

@@ -10,6 +10,7 @@ mod leaving;
 mod liveness;
 mod networks;
 mod removal;
+mod revocations;
 mod signers;
 mod storage;
 mod wire;
