@@ -58,11 +58,19 @@ const ACTS: [(Act, u64); 18] = [
     (Act::Expel, 10),
 ];
 
+/// How much more often disks are set back and copied where that is what a run is about.
+const OLD_DISKS_FACTOR: u64 = 8;
+
 /// One thing happens.
 pub fn act(world: &mut World) {
-    let total = ACTS.iter().map(|(_, weight)| weight).sum();
+    let factor = if world.old_disks { OLD_DISKS_FACTOR } else { 1 };
+    let weights = ACTS.map(|(act, weight)| match act {
+        Act::RollBack | Act::Clone => (act, weight * factor),
+        _ => (act, weight),
+    });
+    let total = weights.iter().map(|(_, weight)| weight).sum();
     let mut drawn = below(&mut world.rng, total);
-    let act = ACTS.iter().find(|(_, weight)| {
+    let act = weights.iter().find(|(_, weight)| {
         let hit = drawn < *weight;
         drawn = drawn.wrapping_sub(*weight);
         hit

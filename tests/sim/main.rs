@@ -6,7 +6,8 @@
 //! PEERD_SIM_SEEDS=10000 cargo test --test sim    that many, from PEERD_SIM_FIRST (or 0) on
 //! tests/sim/seeds 10000                          that many with the feature `keyed-hash`: a double for signatures
 //! ```
-//! A quarter as many seeds, from 2^32 on, are runs with several signers, who admit nodes and are expelled.
+//! A quarter as many seeds, from 2^32 on, are runs with several signers, who admit nodes and are expelled; and as many from 2^33
+//! on are runs in which disks are set back and copied all the time.
 //!
 //! With the double a seed is another run: ids of what is signed decide some orders.
 //!
@@ -31,8 +32,8 @@ use std::time::Duration;
 
 /// How many seeds each run of the tests goes through.
 const SEEDS: u64 = 200;
-/// For so many of them there is one with several signers.
-const SEVERAL_SIGNERS_SHARE: u64 = 4;
+/// For so many of them there is one with several signers, and one with old disks.
+const SPECIAL_SHARE: u64 = 4;
 /// After how many seeds a long run says how far it is.
 const PROGRESS_EVERY: u64 = 5000;
 
@@ -54,7 +55,14 @@ fn every_promise_holds_in_every_seed() {
 #[test]
 fn every_promise_holds_in_every_seed_with_several_signers() {
     if setting("PEERD_SIM_SEED").is_none() {
-        go_through(run::SEVERAL_SIGNERS, SEVERAL_SIGNERS_SHARE);
+        go_through(run::SEVERAL_SIGNERS, SPECIAL_SHARE);
+    }
+}
+
+#[test]
+fn every_promise_holds_in_every_seed_with_old_disks() {
+    if setting("PEERD_SIM_SEED").is_none() {
+        go_through(run::OLD_DISKS, SPECIAL_SHARE);
     }
 }
 
@@ -178,7 +186,7 @@ fn who_was_certified_by_a_lost_record_is_certified_again() {
 /// A seed is another run with keyed hashes than with signatures; these were found with them.
 #[cfg(feature = "keyed-hash")]
 mod with_keyed_hashes {
-    use super::still_hold;
+    use super::{run, still_hold};
 
     #[test]
     fn whoever_drops_a_grant_with_a_copied_log_takes_it_back() {
@@ -223,6 +231,16 @@ mod with_keyed_hashes {
     #[test]
     fn whom_a_lost_life_of_a_copied_disk_granted_is_excused_alone() {
         still_hold(&[15987]);
+    }
+
+    #[test]
+    fn whom_one_copy_of_a_disk_removed_and_the_other_granted_does_not_know_the_newest_secret() {
+        still_hold(&[83133]);
+    }
+
+    #[test]
+    fn an_expulsion_that_one_node_alone_has_heard_of_comes_to_all() {
+        still_hold(&[run::OLD_DISKS + 910, run::OLD_DISKS + 8019]);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::world::World;
 
 /// From this seed on there are several signers, who admit nodes and are expelled.
 pub const SEVERAL_SIGNERS: u64 = 1 << 32;
+/// From this one on disks are set back and copied all the time, of every second run with several signers.
+pub const OLD_DISKS: u64 = 2 << 32;
 
 /// What happened in a run, or in many.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,7 +84,8 @@ pub fn seed_aloud(seed: u64) -> Result<Report, Failure> {
 fn run(seed: u64, aloud: bool) -> Result<Report, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, aloud);
-        world.several_signers = seed >= SEVERAL_SIGNERS;
+        world.old_disks = seed >= OLD_DISKS;
+        world.several_signers = seed >= SEVERAL_SIGNERS && (!world.old_disks || seed % 2 == 1);
         make(&mut world);
         trouble(&mut world);
         peace(&mut world);

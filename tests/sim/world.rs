@@ -51,6 +51,8 @@ pub struct World {
     trace: blake3::Hasher,
     /// Whether nodes besides the first are signers.
     pub several_signers: bool,
+    /// Whether disks are set back and copied all the time.
+    pub old_disks: bool,
     /// Whether to print what happens.
     aloud: bool,
 }
@@ -73,6 +75,7 @@ impl World {
             events: 0,
             trace: blake3::Hasher::new(),
             several_signers: false,
+            old_disks: false,
             aloud,
         }
     }
