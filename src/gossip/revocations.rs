@@ -8,19 +8,22 @@ use std::collections::BTreeSet;
 
 use super::api::ConnectionId;
 use super::machine::Gossip;
-use super::message::Message;
+use super::message::{Message, RECORDS_LEN_MAX};
 use crate::membership::body::Body;
 use crate::membership::{Kind, Shard, Verified};
 use crate::model::NodeId;
 
 /// How many records told ahead of their logs are kept.
 pub(super) const HEARD_COUNT_MAX: usize = 1024;
+/// How long a revocation is at most that is told ahead of its log, so that so many fit into one message. An honest one takes 200
+/// bytes.
+const REVOCATION_LEN_MAX: usize = RECORDS_LEN_MAX / HEARD_COUNT_MAX;
 
 impl Gossip {
     /// Tells a peer whom this node knows to be expelled or gone.
     pub(super) fn tell_revoked(&mut self, connection: ConnectionId, peer: NodeId) {
         let mut known: Vec<&Verified> =
-            self.cluster_records().into_iter().filter(|record| revoked(record).is_some()).collect();
+            self.cluster_records().into_iter().filter(|record| revoked(record).is_some() && is_short(record)).collect();
         // Rather what the peer has said itself: it may have forgotten that.
         known.sort_by_key(|record| record.origin() != peer);
         // One for each node, or one that says its own again and again would leave no room for the others'.
@@ -58,7 +61,7 @@ impl Gossip {
             let is_heard = belonging.heard.iter().any(|held| held.origin() == origin && revoked(held) == Some(node));
             let log = logs.log(&Shard::Cluster, origin);
             let is_logged = log.is_some_and(|log| log.record(&record.slot()).is_some());
-            let has_room = belonging.heard.len() < HEARD_COUNT_MAX;
+            let has_room = belonging.heard.len() < HEARD_COUNT_MAX && is_short(&record);
             if (by_office || has_left) && has_room && !is_heard && !is_logged {
                 belonging.heard.push(record.clone());
                 news.push(record);
@@ -95,6 +98,10 @@ impl Gossip {
             log.put(pen, record.body(), record.record().rev);
         }
     }
+}
+
+fn is_short(record: &Verified) -> bool {
+    record.wire_len() <= REVOCATION_LEN_MAX
 }
 
 /// Whom a record revokes.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use rand_core::SeedableRng;
+
 use super::harness::Sim;
-use crate::gossip::message::{Message, VerifiedMessage};
+use crate::gossip::message::{MESSAGE_LEN_MAX, Message, VerifiedMessage};
+use crate::gossip::settle::Ingested;
 use crate::membership::body::{Body, Revocation};
-use crate::membership::{OwnLog, Pen, Shard, Verified};
-use crate::model::{Boot, Rev};
+use crate::membership::{Kind, OwnLog, Pen, Shard, Verified};
+use crate::model::{Boot, NodeId, Rev};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -55,4 +58,54 @@ fn what_is_news_to_a_node_it_tells_the_others_at_once_and_nobody_tells_it_twice(
     let is_told = |bytes: &Vec<u8>| matches!(verifier.verify(bytes), Ok(VerifiedMessage(Message::Revocations(_))));
     assert!(sim.nodes[0].received[..before].iter().any(is_told));
     assert!(!sim.nodes[0].received[before..].iter().any(is_told));
+}
+
+#[test]
+fn revocations_that_a_signer_pads_keep_nobody_from_hearing_of_others() {
+    let (mut sim, _) = Sim::networked(322, 4);
+    sim.run(SOON);
+    let (cluster, signer) = (sim.machine(0).cluster().expect("a member"), sim.id(0));
+    sim.partition(&[1, 2], &[0]);
+    sim.partition(&[2], &[1]);
+    // The signer's key expels strangers, at length, and one node in few words.
+    let mut pen = Pen::new(sim.nodes[0].identity.key().clone(), cluster, Boot(60));
+    let mut log = OwnLog::of(sim.machine(2).logs.log(&Shard::Cluster, signer).expect("held"));
+    for stranger in 100..140 {
+        let body = minicbor::to_vec(Padded { node: [stranger; 32], padding: vec![0; 60_000] })
+            .expect("a Vec takes every byte");
+        log.put_raw(&mut pen, Kind::REVOCATION, vec![stranger; 32], Rev(1), body);
+    }
+    log.put(&mut pen, &Body::Revocation(Revocation { node: sim.id(3) }), Rev(1));
+    let sealed = log.seal(&mut pen, &mut rand_chacha::ChaCha20Rng::seed_from_u64(1)).expect("changed");
+    let said = log.whole(&sealed);
+    sim.on(2, |m, now| {
+        assert_eq!(m.ingest(&said, None), Ingested::Changed);
+        m.settle(now);
+        assert!(m.is_expelled(NodeId([139; 32])), "they count");
+    });
+
+    let before = sim.nodes[1].received.len();
+    sim.heal();
+    sim.partition(&[0], &[1, 2]);
+    let verifier = sim.machine(1).verifier();
+    let told = |sim: &Sim| {
+        sim.nodes[1].received[before..].iter().find_map(|bytes| match verifier.verify(bytes) {
+            Ok(VerifiedMessage(Message::Revocations(records))) => Some(records),
+            _ => None,
+        })
+    };
+    sim.until(SOON, |sim| told(sim).is_some());
+    assert!(sim.machine(1).is_expelled(sim.id(3)), "it is told ahead of the log");
+    sim.until(SOON, |sim| sim.machine(1).is_expelled(NodeId([139; 32])));
+    assert!(sim.nodes[1].received.iter().all(|bytes| bytes.len() <= MESSAGE_LEN_MAX));
+}
+
+/// A revocation with a field that nobody reads.
+#[derive(minicbor::Encode)]
+#[cbor(map)]
+struct Padded {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    node: [u8; 32],
+    #[cbor(n(99), with = "minicbor::bytes")]
+    padding: Vec<u8>,
 }
