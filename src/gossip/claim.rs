@@ -1,6 +1,8 @@
 //! A peer takes itself for a grantee of a network, and this node does not.
 //!
 //! - This node has granted it the network and forgot, since its disk was set back: it takes up what it said.
+//! - Another owner has granted it the network, and this node did not hear of that: it takes the owner's log from the peer. The owner
+//!   may be expelled meanwhile, so that nobody else brings it.
 //! - The peer did not hear that its grant was taken back: it gets the records that say so.
 //! - Nobody has taken the grant back, and its granter's newest head does not cover it: two machines wrote one log, from copies of
 //!   one disk, and this went with the log of one of them. What no head covers is gone, but only the peer knows what that was. So
@@ -28,8 +30,13 @@ impl Gossip {
             let ours = self.logs.log(shard, log.origin).map(Log::stamp);
             self.forgot(shard, log.origin, log.stamp) || ours.is_none_or(|ours| log.stamp > ours)
         };
-        let by_us = theirs.logs.iter().filter(|log| self.pens.contains_key(&log.origin));
-        let (forgotten, known): (Vec<&LogState>, Vec<&LogState>) = by_us.partition(later);
+        let (by_us, by_others): (Vec<&LogState>, Vec<&LogState>) =
+            theirs.logs.iter().partition(|log| self.pens.contains_key(&log.origin));
+        let (forgotten, known): (Vec<&LogState>, Vec<&LogState>) = by_us.into_iter().partition(later);
+        let owners = shard.network().and_then(|id| self.networks.get(id)).map(|network| &network.owners);
+        let unheard =
+            by_others.into_iter().filter(|log| owners.is_some_and(|all| all.contains(&log.origin)) && later(log));
+        let unheard: Vec<NodeId> = unheard.map(|log| log.origin).collect();
         if let Some(network) = shard.network().filter(|_| forgotten.is_empty()) {
             self.tell_ungranted(connection, network, &[]);
         }
@@ -38,6 +45,9 @@ impl Gossip {
         let asked = asked.iter().filter(|log| ours(log) != Some(log.head)).map(|log| log.origin);
         for origin in asked.collect::<Vec<_>>() {
             self.pull_from(connection, shard, origin, None, now);
+        }
+        for origin in unheard {
+            self.pull(connection, shard, origin, now);
         }
     }
 

@@ -291,7 +291,7 @@ pub fn agreement(world: &World) -> Result<(), String> {
             continue;
         }
         let view = machine.membership();
-        if world.book.named.contains(&id) && met_only_the_expelled(world, &view, id) {
+        if world.book.named.contains(&id) && has_nobody_to_ask(world, &view, &reference, id) {
             continue;
         }
         if !view.nodes().eq(reference.nodes()) {
@@ -340,9 +340,12 @@ pub fn agreement(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a node has nobody to ask: it met its signer and others of whom none is a member, and nobody else met it.
-fn met_only_the_expelled(world: &World, view: &Membership, id: NodeId) -> bool {
-    view.nodes().all(|node| node.id == id || world.book.perhaps_expelled.contains(&node.id))
+/// Whether a node and the members cannot find each other: of those whose addresses it knows none is a member, since it met its signer
+/// alone and that one was expelled meanwhile, and nobody knows its address.
+fn has_nobody_to_ask(world: &World, view: &Membership, members: &Membership, id: NodeId) -> bool {
+    let mut others = view.nodes().filter(|node| node.id != id && !node.endpoints.is_empty());
+    let is_met = members.node(id).is_some_and(|node| !node.endpoints.is_empty());
+    !is_met && others.all(|node| world.book.perhaps_expelled.contains(&node.id))
 }
 
 fn same(one: &Network, other: &Network) -> Result<(), &'static str> {
