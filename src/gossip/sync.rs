@@ -322,9 +322,12 @@ impl Gossip {
         if self.forgot(&shard, origin, delta.head.stamp()) {
             return self.remember(&delta);
         }
+        if self.is_void(peer, &delta) {
+            return self.refuse_grant(peer, &delta);
+        }
         let ingested = self.ingest(&delta, Some(peer));
         match ingested {
-            Ingested::Known => self.refuse_lost_grant(peer, &delta),
+            Ingested::Known => self.refuse_grant(peer, &delta),
             Ingested::TakenUp => self.note_answered(peer, &shard),
             Ingested::RevocationLost => self.tell_revoked(connection, peer),
             _ => {}
