@@ -60,7 +60,8 @@ impl Gossip {
     /// grant back was given in another life.
     pub(super) fn refuse_grant(&mut self, peer: NodeId, theirs: &Delta) {
         let shard = &theirs.head.head().shard;
-        let is_refused = theirs.head.origin() == self.me && self.is_claimed(peer, shard) || self.is_void(peer, theirs);
+        let is_ours = theirs.head.origin() == self.me && self.is_claimed(peer, shard);
+        let is_refused = is_ours || self.is_void(peer, theirs);
         let Some(network) = shard.network().filter(|id| is_refused && !self.is_gated(id)) else { return };
         let granted = theirs.added.iter().filter_map(|record| match record.body() {
             Body::Grant(grant) if grant.node == peer => Some(record.record().rev),

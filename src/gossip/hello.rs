@@ -143,12 +143,17 @@ impl Gossip {
     /// others are to hear it too.
     fn certify_again(&mut self, chain: &[Verified]) {
         for record in chain {
-            let said = record.record();
-            if let Some((log, pen)) = self.author(record.origin(), &Shard::Cluster)
-                && log.record(said.kind, &said.key).is_none()
-            {
-                log.put(pen, record.body(), said.rev);
-            }
+            self.say_again(record);
+        }
+    }
+
+    /// Says what was said by a node that this one writes for, if it is said no more.
+    pub(super) fn say_again(&mut self, record: &Verified) {
+        let said = record.record();
+        if let Some((log, pen)) = self.author(record.origin(), &Shard::Cluster)
+            && log.record(said.kind, &said.key).is_none()
+        {
+            log.put(pen, record.body(), said.rev);
         }
     }
 }

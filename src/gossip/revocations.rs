@@ -92,10 +92,8 @@ impl Gossip {
         if let Some(lives) = self.lives.get_mut(&at) {
             lives.miss(record.stamp());
         }
-        if origin == self.me
-            && let Some((log, pen)) = self.author(origin, &Shard::Cluster)
-        {
-            log.put(pen, record.body(), record.record().rev);
+        if origin == self.me {
+            self.say_again(record);
         }
     }
 }

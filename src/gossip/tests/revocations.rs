@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand_core::SeedableRng;
 
 use super::harness::Sim;
+use crate::gossip::ConnectionId;
 use crate::gossip::message::{MESSAGE_LEN_MAX, Message, VerifiedMessage};
 use crate::gossip::settle::Ingested;
 use crate::membership::body::{Body, Revocation};
@@ -13,22 +14,26 @@ use crate::model::{Boot, NodeId, Rev};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// What a life of node 0 that nobody else remembers said: that node 3 is expelled.
-fn forgotten(sim: &Sim) -> Verified {
+/// Four nodes, of which node 2 hears from node 1 what a life of node 0 said that nobody else remembers: that node 3 is expelled. Of
+/// what node 2 tells then, so much is lost in a thousand.
+fn remembered_by_node_2(seed: u64, push_loss: u32) -> (Sim, ConnectionId, Verified) {
+    let (mut sim, _) = Sim::networked(seed, 4);
+    sim.run(SOON);
     let cluster = sim.machine(0).cluster().expect("a member");
     let mut pen = Pen::new(sim.nodes[0].identity.key().clone(), cluster, Boot(60));
-    OwnLog::new(Shard::Cluster).put(&mut pen, &Body::Revocation(Revocation { node: sim.id(3) }), Rev(1))
+    let expulsion = Body::Revocation(Revocation { node: sim.id(3) });
+    let record = OwnLog::new(Shard::Cluster).put(&mut pen, &expulsion, Rev(1));
+    let from = sim.connection(1, 2).expect("they are connected");
+    sim.push_loss = push_loss;
+    sim.on(2, |m, _| m.hear_revoked(from, vec![record.clone()]));
+    (sim, from, record)
 }
 
 #[test]
 fn an_expulsion_of_which_no_log_is_left_comes_to_all_and_its_writer_says_it_again() {
-    let (mut sim, _) = Sim::networked(320, 4);
-    sim.run(SOON);
-    let (record, expelled) = (forgotten(&sim), sim.id(3));
-    let from = sim.connection(1, 2).expect("they are connected");
     // What node 2 tells the others at once is lost.
-    sim.push_loss = 1000;
-    sim.on(2, |m, _| m.hear_revoked(from, vec![record]));
+    let (mut sim, ..) = remembered_by_node_2(320, 1000);
+    let expelled = sim.id(3);
     sim.run(Duration::from_millis(100));
     sim.push_loss = 0;
     assert!(sim.machine(2).is_expelled(expelled) && !sim.machine(0).is_expelled(expelled));
@@ -43,11 +48,8 @@ fn an_expulsion_of_which_no_log_is_left_comes_to_all_and_its_writer_says_it_agai
 
 #[test]
 fn what_is_news_to_a_node_it_tells_the_others_at_once_and_nobody_tells_it_twice() {
-    let (mut sim, _) = Sim::networked(321, 4);
-    sim.run(SOON);
-    let (record, expelled) = (forgotten(&sim), sim.id(3));
-    let from = sim.connection(1, 2).expect("they are connected");
-    sim.on(2, |m, _| m.hear_revoked(from, vec![record.clone()]));
+    let (mut sim, from, record) = remembered_by_node_2(321, 0);
+    let expelled = sim.id(3);
     let took = sim.until(SOON, |sim| sim.machine(0).is_expelled(expelled));
     assert!(took <= Duration::from_millis(50), "{took:?}");
     sim.run(SOON);
